@@ -1,6 +1,7 @@
 """Tests of the ``stepsize`` command: its output, its exit codes and its one sentence for a mistake."""
 
 import re
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -35,12 +36,12 @@ class TestSweep:
         ]  # fmt: skip
         assert [row.startswith("*") for row in rows].count(True) == 1
         assert "1 optimizer, 7 settings, 5 seeds, 300 steps a run: 35 runs." in first
-        assert f"35 trained now, 0 found in {path}." in first
+        trained = re.search(r"35 trained now \(up to \d+ runs at a time, in this process\), 0 found in \S+\.", first)[0]
         assert "lr=1 is at the edge of its grid" in first
         code, second, progress = run(ISSUE, capsys, path)
         assert code == 0
         assert progress == ""
-        assert second == first.replace("35 trained now, 0 found", "0 trained now, 35 found")
+        assert second == first.replace(trained, f"0 trained now, 35 found in {path}.")
 
     def test_table_holds_what_the_store_holds(self, tmp_path, capsys):
         path = str(tmp_path / "runs.db")
@@ -48,7 +49,8 @@ class TestSweep:
             "sweep digits-mlp -o sgdm -o nag:torch --lr 0.03,0.1 --seeds 3 --steps 40", capsys, "--store", path
         )
         for row in store.open(path).settings().itertuples():
-            line = f"{row.setting} +{row.mean:.4f} +{row.low:.4f} to {row.high:.4f} +3 +{row.train_loss:.4g} +0\n"
+            between = f"{row.low:.4f} to {row.high:.4f} +{row.best_mean:.4f}"
+            line = f"{row.setting} +{row.mean:.4f} +{between} +3 +{row.train_loss:.4g} +0\n"
             assert re.search(line, output)
         assert "best of each optimizer" in output
         assert re.search(r"\n(sgdm|nag:torch) \(lr=0.1\) has the lowest test error on digits-mlp", output)
@@ -83,7 +85,7 @@ class TestSweep:
         ("sweep digits-mlp -o sgd --lr -0.1", "lr must be 0 or more and finite, got -0.1"),
         (
             "sweep digits-mlp -o sgd --lr 1:2",
-            "lr must be LO:HI:N such as 1e-3:1:7, or a list such as 0.1,0.3, got '1:2'",
+            "budget must say how many settings to draw, since lr of sgd is a range",
         ),
         ("sweep digits-mpl -o sgd", "no task named 'digits-mpl'; did you mean 'digits-mlp'?"),
         ("sweep digits-mlp -o sdg", "no optimizer named 'sdg'; did you mean 'sgd'?"),
@@ -94,6 +96,26 @@ class TestSweep:
             "sweep digits-mlp -o sgd:lr=(",
             "the settings of 'sgd:lr=(' must be K=V,K=V with numbers, such as momentum=0.9",
         ),
+        (
+            "sweep digits-mlp -o sgd --lr 1:2:x",
+            "lr must be LO:HI:N such as 1e-3:1:7, LO:HI to draw from, a list such as 0.1,0.3, or auto, got '1:2:x'",
+        ),
+        (
+            "sweep digits-mlp -o sgd --lr 2:1 --budget 3",
+            "a range to draw from on a log scale must be 0 < LO < HI, got 2 and 1",
+        ),
+        ("sweep digits-mlp -o sgd --interval z", "interval must be t or bootstrap, got z"),
+        ("sweep digits-mlp -o sgd --schedule cosin", "no schedule named 'cosin'; did you mean 'cosine'?"),
+        ("sweep digits-mlp -o sgd --steps 5 --warmup 5", "warmup_steps must be less than steps, 5, got 5"),
+        ("sweep digits-mlp -o sgd --workers many", "workers must be a whole number, 1 or more, got many"),
+        ("sweep digits-mlp -o sgd --checkpoint soon", "checkpoint must be a number of seconds, got soon"),
+        (
+            "sweep digits-mlp -o sgdm:momentum=[0.5,0.9] --lr auto",
+            "lr of sgdm must be numbers, or 'auto' with one value of all else, "
+            "got {'lr': 'auto', 'momentum': [0.5, 0.9]}",
+        ),
+        ("export nowhere.db --parquet x.parquet", "there is no store nowhere.db"),
+        ("export nowhere.db", "nothing to write: give --parquet FILE, --tensorboard DIR or --mlflow URI"),
         ("sweep digits-mlp -o sgd --seeds 0", "seeds must be a whole number, 1 or more, got 0"),
         ("sweep digits-mlp -o sgd --steps x", "steps must be a whole number, 1 or more, got x"),
         (
@@ -125,7 +147,7 @@ def test_file_that_is_no_store_exits_2_and_is_left_alone(tmp_path, capsys):
     assert path.read_text() == "my notes\n" * 100
 
 
-@pytest.mark.parametrize("command", ["", "list", "sweep", "doctor"])
+@pytest.mark.parametrize("command", ["", "list", "sweep", "export", "doctor"])
 def test_help_teaches_by_example(command, capsys):
     code, output, _ = run(f"{command} --help", capsys)
     assert code == 0
@@ -133,7 +155,7 @@ def test_help_teaches_by_example(command, capsys):
     assert examples[0].strip().startswith(f"stepsize {command}".strip())
     for line in examples:
         if line.strip().startswith("stepsize ") and "sweep" in line:
-            words = [word.strip("'") for word in line.split()[1:]]
+            words = shlex.split(line)[1:]
             given = cli._parser().parse_args(words)
             assert cli._optimizers(given.optimizer, cli._rates(given.lr))
 
@@ -152,7 +174,8 @@ class TestLists:
         _, output, _ = run("list tasks", capsys)
         for task in TASKS.values():
             assert {task.name, f"    {task.description}"} <= set(output.splitlines())
-            assert task.metric in output and task.seconds in output
+            assert task.metric in output and f"{task.steps} steps take about {task.seconds:g} s" in output
+            assert f"{task.metric} {'at least' if task.metric in task.larger else 'at most'} {task.target:g}" in output
 
     def test_reports_are_listed_with_question_and_parameters(self, capsys):
         _, output, _ = run("list reports", capsys)

@@ -46,9 +46,7 @@ def _files() -> list[Path]:
 
 def test_requirements_name_what_the_project_names() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    assert sorted(_lines("requirements.txt")) == sorted(
-        PROJECT["project"]["dependencies"] + extras["book"] + extras["test"]
-    )
+    assert sorted(_lines("requirements.txt")) == sorted(PROJECT["project"]["dependencies"] + sum(extras.values(), []))
 
 
 def test_every_requirement_is_pinned_once_in_the_constraints() -> None:

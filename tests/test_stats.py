@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
-from stepsize import stats
+from stepsize import stats, sweep
+from stepsize.runs import Runs
+from stepsize.store import Store
 
 
 def test_interval_is_students():
@@ -100,3 +102,62 @@ def test_basin_is_the_stretch_around_the_best_rate_alone():
 
 def test_basin_where_everything_diverged_has_no_width():
     assert math.isnan(stats.basin_width(basin([np.nan] * 4), "loss"))
+
+
+def test_basin_of_a_metric_of_which_more_is_better_counts_from_above():
+    frame = pd.DataFrame({"lr": [0.01, 0.1, 1.0, 10.0], "bleu": [50.0, 100.0, 80.0, 0.0]})
+    assert stats.basin_width(frame, "bleu", within=0.1, larger=True) == pytest.approx(0.2 + 0.5)
+
+
+class TestRunsWhereMoreIsBetter:
+    """The same runs, once by their error and once as if it were a score."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def pair(cls):
+        settings = {"sgd": {"lr": [1e-3, 0.1, 0.3]}, "adam": {"lr": [1e-2, 1.0]}}
+        runs = sweep("digits-mlp", settings, seeds=3, steps=60)
+        mirrored = Store()
+        for row in runs.store.rows(runs.keys):
+            metrics = {name: 1 - x if name.endswith("error") else x for name, x in row["metrics"].items()}
+            curves = {"train_loss": ([0], [1.0])}
+            mirrored.add([row | {"metrics": metrics, "larger": ["val_error", "test_error"], "curves": curves}])
+        return runs, Runs(mirrored, runs.keys)
+
+    def test_choice_and_order_are_the_same(self, pair):
+        errors, scores = (runs.settings("test_error") for runs in pair)
+        assert scores["chosen"].tolist() == errors["chosen"].tolist()
+        assert scores["rank"].tolist() == errors["rank"].tolist()
+        assert scores["mean"].tolist() == pytest.approx((1 - errors["mean"]).tolist())
+        one, other = (runs.summary("test_error") for runs in pair)
+        assert one["optimizer"].tolist() == other["optimizer"].tolist()
+
+    def test_answer_speaks_of_the_highest(self, pair):
+        error, score = (runs.answer("test_error") for runs in pair)
+        assert "has the lowest" in error and "how much higher theirs is" in error
+        assert "has the highest" in score and "how much lower theirs is" in score
+        assert error.split("**")[1] == score.split("**")[1]
+
+    def test_more_budget_is_never_worse_and_the_last_is_the_chosen(self, pair):
+        runs, _ = pair
+        course = runs.against_budget("val_error")
+        for name, group in course.groupby("optimizer"):
+            assert (group["mean"].diff().dropna() <= 1e-12).all()
+            chosen = runs.summary("val_error", budget="all").set_index("optimizer")
+            assert group["mean"].iloc[-1] == pytest.approx(chosen["mean"][name])
+        assert course["budget"].tolist() == [1, 2, 3, 1, 2]
+
+    def test_bootstrap_interval_is_narrower_than_students(self, pair):
+        runs, _ = pair
+        student, bootstrap = runs.summary("test_error"), runs.summary("test_error", interval="bootstrap")
+        assert (bootstrap["mean"] == student["mean"]).all()
+        assert (bootstrap["high"] - bootstrap["low"] < student["high"] - student["low"]).all()
+        with pytest.raises(ValueError, match="method must be 't' or 'bootstrap', got 'z'"):
+            runs.summary("test_error", interval="z")
+
+    def test_basin_of_the_chosen_setting_is_found(self, pair):
+        runs, _ = pair
+        frame = runs.frame()
+        ours = stats.basin_width(frame[frame["optimizer"] == "sgd"], "final_test_error")
+        assert runs.basin("sgd") == pytest.approx(ours)
+        assert math.isnan(runs.basin("adam")), "two rates make no basin"

@@ -1,6 +1,7 @@
 """Tests of the store: nothing lost, nothing done twice, nothing of others overwritten."""
 
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -161,7 +162,7 @@ class TestWhatIsNotAStore:
         runs.store._db.execute(f"PRAGMA max_page_count = {pages}")
         row = runs.store.rows(runs.keys[:1])[0]
         rows = [row | {"key": str(i), "curves": {"loss": (range(5000), np.zeros(5000))}} for i in range(20)]
-        with pytest.raises(StoreError, match=r"cannot be used \(database or disk is full\)"):
+        with pytest.raises(StoreError, match=r"the disk that holds .*runs\.db is full; what is in the store is safe"):
             runs.store.add(rows)
         assert len(store.open(path)) == 6
 
@@ -199,7 +200,7 @@ def tables(output):
 def unbroken(tmp_path_factory):
     path = tmp_path_factory.mktemp("unbroken") / "runs.db"
     output, errors = start(path).communicate(timeout=300)
-    assert "18 trained now, 0 found" in output, errors
+    assert re.search(r"18 trained now \(.*\), 0 found", output), errors
     return path, output
 
 
@@ -212,7 +213,7 @@ def test_killed_sweep_resumes_and_gives_the_table_of_an_unbroken_one(path, unbro
     kept = len(Store(path).keys())
     output, _ = start(path).communicate(timeout=300)
     assert 10 <= kept < 18
-    assert f"{18 - kept} trained now, {kept} found" in output
+    assert re.search(rf"{18 - kept} trained now \(.*\), {kept} found", output)
     assert tables(output) == tables(unbroken[1])
     pd.testing.assert_frame_equal(
         without_clock(store.open(path).frame()), without_clock(store.open(unbroken[0]).frame())

@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 import stepsize
 import torch
+from scipy.stats import loguniform
 from stepsize import store, sweep
 from stepsize.engines import sweep as engine
+from stepsize.fingerprint import rule_hash
 from stepsize.optim import OPTIMIZERS
 from stepsize.rules import RULES
-from stepsize.sweep import WRAPPERS, grid, log_grid, plan, rule_hash
+from stepsize.runs import Runs
+from stepsize.sweep import WRAPPERS, grid, log_grid, plan
 from stepsize.tasks import TASKS, Task
 from torch.nn import functional as F
 
@@ -225,7 +228,7 @@ class TestTables:
         few = sweep(TASK, {"sgd": {"lr": [0.1]}, "nag": {"lr": [0.1]}}, seeds=3, steps=5)
         more = sweep(TASK, {"sgd": {"lr": [0.3]}}, seeds=2, steps=5)
         few.store.add([row | {"curves": {}} for row in more.store.rows(more.keys)])
-        runs = store.Runs(few.store, few.keys + more.keys)
+        runs = Runs(few.store, few.keys + more.keys)
         summary = runs.summary("train_loss", budget=1).set_index("optimizer")
         assert summary["n"].to_dict() == {"sgd": 2, "nag": 3}
         both = runs.frame().query("optimizer == 'sgd' and seed < 2")["final_train_loss"]
@@ -289,7 +292,24 @@ class TestGrid:
             ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'batched', 'loop', got 'fast'"),
             ({"device": "tpu"}, ValueError, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
             ({"progress": "maybe"}, ValueError, "progress must be True, False or 'always', got 'maybe'"),
-            ({"cluster": "tcp://host:8786"}, ValueError, "cluster must be None: training on several machines is not"),
+            ({"workers": 0}, ValueError, "workers must be a whole number, 1 or more, got 0"),
+            ({"budget": 0}, ValueError, "budget must be a whole number, 1 or more, got 0"),
+            ({"checkpoint": -1}, ValueError, "checkpoint must be a number of seconds, 0 or more, got -1"),
+            ({"schedule": "cosin"}, KeyError, "no schedule named 'cosin'; did you mean 'cosine'"),
+            ({"schedule": "poly(pow=1)"}, TypeError, "poly has no 'pow'; did you mean 'power'"),
+            ({"schedule": "poly(power"}, ValueError, "schedule must be a name such as cosine or poly"),
+            ({"warmup_steps": 1}, ValueError, "warmup_steps must be less than steps, 1, got 1"),
+            ({"optimizers": {"sgd": {"lr": "best"}}}, ValueError, "lr of sgd must be numbers, or 'auto'"),
+            (
+                {"optimizers": {"sgdm": {"lr": "auto", "momentum": [0.5, 0.9]}}},
+                ValueError,
+                "lr of sgdm must be numbers, or 'auto' with one value of all else",
+            ),
+            (
+                {"optimizers": {"sgd": {"lr": loguniform(0.1, 1)}}},
+                ValueError,
+                "budget must say how many settings to draw, since lr of sgd is a range",
+            ),
             (
                 {"optimizers": {"swats": {}}, "engine": "batched"},
                 ValueError,
@@ -348,7 +368,7 @@ class TestOtherTasks:
         class Bowl(Task):
             """One number on a parabola, with a gradient by hand."""
 
-            name, metric, metrics = "bowl", "train_loss", ("train_loss",)
+            name, metric, metrics, target = "bowl", "train_loss", ("train_loss",), 0.1
             loss = evaluate = None
 
             def init(self, seed):
@@ -357,8 +377,8 @@ class TestOtherTasks:
             def batches(self, seed):
                 return itertools.repeat((torch.zeros(()),))
 
-            def gradient(self, params, batch):
-                return {"x": 2 * params["x"]}, params["x"] ** 2
+            def gradient(self, params, batch, carry):
+                return {"x": 2 * params["x"]}, params["x"] ** 2, carry
 
             def measure(self, params):
                 return {"train_loss": params["x"] ** 2}

@@ -26,18 +26,37 @@ EXAMPLES = """
 examples:
   stepsize list optimizers
   stepsize sweep digits-mlp -o sgd --lr 1e-3:1:7 --seeds 5 --steps 300 --store runs.db
-  stepsize sweep digits-mlp -o sgdm:momentum=0.9 -o nag:torch --lr 1e-3:1:7 --store runs.db
+  stepsize sweep digits-mlp -o sgd -o adam -o novograd --lr auto --budget 10 --store runs.db
+  stepsize export runs.db --parquet runs.parquet
   stepsize doctor
 """
 
 SWEEP_EXAMPLES = """
 examples:
   stepsize sweep digits-mlp -o sgd --lr 1e-3:1:7 --seeds 5 --steps 300 --store runs.db
-      seven rates from 0.001 to 1, five seeds each; the same command again does no run twice
+      seven rates from 0.001 to 1, five seeds each; the same command again does no run twice,
+      and after a crash or Ctrl-C it goes on from where it was
+  stepsize sweep digits-mlp -o sgd -o adam -o novograd --lr auto --budget 12
+      finds the rate of each: twelve rates for every optimizer, ever closer around the best
   stepsize sweep digits-mlp -o sgd -o sgdm -o nag:torch --lr 1e-2:1:5
       three optimizers, one of them as torch writes it; nothing is kept
   stepsize sweep digits-mlp -o 'sgdm:momentum=[0.8,0.9,0.99]' --lr 0.03,0.1,0.3
       nine settings: a list is a grid
+  stepsize sweep digits-mlp -o 'adam:eps=loguniform(1e-10,1e-3)' --lr 1e-4:1e-1 --budget 20
+      twenty settings drawn at random, the same at every call
+  stepsize sweep digits-mlp -o adam -o novograd --lr auto --schedule 'poly(power=2)' --warmup 30
+      the rate rises for 30 steps, then falls; an optimizer may have its own: -o adam:schedule=cosine
+  stepsize sweep digits-mlp -o adam --lr auto --store runs.db --cluster tcp://host:8786
+      trained by the workers of a dask cluster, kept here
+"""
+
+EXPORT_EXAMPLES = """
+examples:
+  stepsize export runs.db --parquet runs.parquet
+      two files: a row per run in runs.parquet, all curves in runs-curves.parquet
+  stepsize export runs.db --tensorboard logs        then: tensorboard --logdir logs
+  stepsize export runs.db --mlflow sqlite:///mlflow.db
+      what is there already is not written again
 """
 
 LIST_EXAMPLES = """
@@ -52,7 +71,7 @@ examples:
 """
 
 
-COMMANDS = ("list", "sweep", "doctor")
+COMMANDS = ("list", "sweep", "export", "doctor")
 
 
 class Refusal(Exception):
@@ -118,14 +137,42 @@ def _parser() -> Parser:
         required=True,
         help="such as sgdm, nag:torch or sgdm:momentum=0.9; may be given again; a list [0.8,0.9] is a grid",
     )
-    run.add_argument("--lr", metavar="LO:HI:N", help="N rates from LO to HI, evenly spaced in log10; or a list 0.1,0.3")
-    run.add_argument("--seeds", metavar="N", default="5", help="seeds 0 to N - 1 (default 5)")
-    run.add_argument("--steps", metavar="N", default="300", help="steps of each run (default 300)")
-    run.add_argument("--store", metavar="FILE", help="keep the runs in this file, and do none twice")
-    run.add_argument("--metric", metavar="NAME", help="what to report (default: the task's own)")
-    run.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    run.add_argument("--engine", default="auto", help="auto, batched or loop (default auto)")
+    tuning = run.add_argument_group("what to try")
+    tuning.add_argument(
+        "--lr",
+        metavar="LO:HI:N",
+        help="N rates from LO to HI, evenly spaced in log10; LO:HI to draw from; a list 0.1,0.3; or auto to search",
+    )
+    tuning.add_argument("--budget", metavar="N", help="settings each optimizer may try (with --lr auto: 8)")
+    tuning.add_argument("--seeds", metavar="N", default="5", help="seeds 0 to N - 1 (default 5)")
+    tuning.add_argument("--steps", metavar="N", help="steps of each run (default: the task's own)")
+    tuning.add_argument("--schedule", metavar="NAME", help="how the rate changes: cosine, poly(power=2), one_cycle, …")
+    tuning.add_argument("--warmup", metavar="N", default="0", help="steps over which the rate rises first (default 0)")
+    tuning.add_argument("--early-stop", action="store_true", help="end a run as soon as it is hopeless")
+    shown = run.add_argument_group("what to show")
+    shown.add_argument("--metric", metavar="NAME", help="what to report (default: the task's own)")
+    shown.add_argument("--interval", metavar="METHOD", default="t", help="t or bootstrap, over seeds (default t)")
+    where = run.add_argument_group("where to train, and what to keep")
+    where.add_argument("--store", metavar="FILE", help="keep the runs in this file, and do none twice")
+    where.add_argument("--checkpoint", metavar="SECONDS", default="10", help="save running runs so often (default 10)")
+    where.add_argument("--workers", metavar="N", default="auto", help="processes (default: one a core if it pays)")
+    where.add_argument("--cluster", metavar="ADDRESS", help="a dask scheduler, such as tcp://host:8786")
+    where.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+    where.add_argument("--engine", default="auto", help="auto, batched or loop (default auto)")
+    where.add_argument("--tensorboard", metavar="DIR", help="write all runs for TensorBoard, too")
     run.set_defaults(command=_sweep)
+
+    export = commands.add_parser(
+        "export",
+        help="a store's runs as Parquet, for TensorBoard or for MLflow",
+        description="Write the runs of STORE for other tools.",
+        epilog=EXPORT_EXAMPLES,
+    )
+    export.add_argument("store", metavar="STORE", help="the file that `stepsize sweep --store` wrote")
+    export.add_argument("--parquet", metavar="FILE", help="tables for pandas, R, DuckDB, …")
+    export.add_argument("--tensorboard", metavar="DIR", help="one folder for each run")
+    export.add_argument("--mlflow", metavar="URI", help="a tracking store, such as sqlite:///mlflow.db")
+    export.set_defaults(command=_export)
 
     doctor = commands.add_parser(
         "doctor",
@@ -186,7 +233,10 @@ def _list_tasks() -> None:
     from .tasks import TASKS
 
     for task in TASKS.values():
-        print(f"{task.name}\n    {task.description}\n    {task.metric}; a run takes {task.seconds}")
+        best = "at least" if task.metric in task.larger else "at most"
+        print(f"{task.name}\n    {task.description}")
+        print(f"    {task.steps} steps take about {task.seconds:g} s on one core; AdamW as it comes reaches", end=" ")
+        print(f"{task.metric} {best} {task.target:g}")
 
 
 def _list_reports() -> None:
@@ -224,48 +274,102 @@ LISTS: dict[str, Callable[[], None]] = {
 def _sweep(given: argparse.Namespace) -> int:
     from . import sweep as sweeping
     from .rules.base import suggestion
+    from .stats import METHODS
     from .store import StoreError
 
     with _input():
         rates = _rates(given.lr)
-        options: dict[str, Any] = {
+        plan: dict[str, Any] = {
             "task": given.task,
             "optimizers": _optimizers(given.optimizer, rates),
             "seeds": _whole("seeds", given.seeds),
-            "steps": _whole("steps", given.steps),
+            "steps": None if given.steps is None else _whole("steps", given.steps),
             "device": given.device,
             "engine": given.engine,
+            "budget": None if given.budget is None else _whole("budget", given.budget),
+            "schedule": given.schedule,
+            "warmup_steps": _whole("warmup", given.warmup, least=0),
+            "early_stop": given.early_stop,
         }
-        planned = sweeping.plan(**options)
-        task = next(iter(planned.values())).task
+        task = sweeping.ready_task(given.task)
         metric = given.metric or task.metric
         if metric not in task.metrics:
             raise Refusal(f"{task.name} has no metric {metric!r}{suggestion(metric, task.metrics)}")
+        if given.interval not in METHODS:
+            raise Refusal(f"interval must be {' or '.join(METHODS)}, got {given.interval}")
+        workers = given.workers if given.workers == "auto" else _whole("workers", given.workers)
+        where = {"workers": workers, "cluster": given.cluster, "checkpoint": _seconds("checkpoint", given.checkpoint)}
+        sweeping.check(**plan)
     try:
-        runs = sweeping.sweep(**options, store=given.store, progress="always")
-    except StoreError as error:
+        runs = sweeping.sweep(**plan, **where, store=given.store, progress="always")
+    except (StoreError, ChildProcessError) as error:
         raise Refusal(str(error)) from error
-    _print_runs(runs, metric, given.store)
+    except ValueError as error:
+        if given.cluster is not None and str(error).startswith("cluster"):
+            raise Refusal(str(error)) from error
+        raise
+    if given.tensorboard:
+        with _input():
+            runs.to_tensorboard(given.tensorboard)
+    _print_runs(runs, metric, given.interval)
     return 0
 
 
-def _rates(text: str | None) -> list[float] | None:
-    """``LO:HI:N``, a number, or numbers with commas."""
+def _export(given: argparse.Namespace) -> int:
+    from . import store
+
+    asked = {"parquet": given.parquet, "tensorboard": given.tensorboard, "mlflow": given.mlflow}
+    if not any(asked.values()):
+        raise Refusal("nothing to write: give --parquet FILE, --tensorboard DIR or --mlflow URI")
+    with _input():
+        runs = store.open(given.store)
+        if not len(runs):
+            raise Refusal(f"there are no runs in {given.store} yet")
+        for kind, target in asked.items():
+            if target:
+                getattr(runs, f"to_{kind}")(target)
+                print(f"{len(runs)} runs written to {target}")
+    return 0
+
+
+def _rates(text: str | None) -> Any:
+    """``LO:HI:N``, ``LO:HI``, a number, numbers with commas, or ``auto``."""
     from .sweep import log_grid
 
-    if text is None:
-        return None
+    if text is None or text == "auto":
+        return text
     try:
+        numbers = [float(word) for word in re.split("[:,]", text)]
         if ":" not in text:
-            return [float(word) for word in text.split(",")]
-        low, high, count = text.split(":")
-        ends, number = (float(low), float(high)), int(count)
+            return numbers
+        low, high, *count = numbers
+        ends, [number] = (low, high), [int(x) for x in count] or [0]
     except ValueError:
-        raise Refusal(f"lr must be LO:HI:N such as 1e-3:1:7, or a list such as 0.1,0.3, got {text!r}") from None
-    return log_grid(*ends, number)
+        example = "LO:HI:N such as 1e-3:1:7, LO:HI to draw from, a list such as 0.1,0.3, or auto"
+        raise Refusal(f"lr must be {example}, got {text!r}") from None
+    return log_grid(*ends, number) if count else _loguniform(*ends)
 
 
-def _optimizers(texts: Sequence[str], rates: list[float] | None) -> dict[str, list[dict[str, Any]]]:
+def _loguniform(low: float, high: float) -> Any:
+    if not 0 < low < high < float("inf"):
+        raise Refusal(f"a range to draw from on a log scale must be 0 < LO < HI, got {low:g} and {high:g}")
+    from scipy.stats import loguniform
+
+    return loguniform(low, high)
+
+
+def _uniform(low: float, high: float) -> Any:
+    if not low < high:
+        raise Refusal(f"a range to draw from must be LO < HI, got {low:g} and {high:g}")
+    from scipy.stats import uniform
+
+    return uniform(low, high - low)
+
+
+RANGES = {"loguniform": _loguniform, "uniform": _uniform}
+
+
+def _optimizers(texts: Sequence[str], rates: Any) -> dict[str, Any]:
     """What ``-o`` says, as :func:`stepsize.sweep.sweep` takes it."""
     optimizers: dict[str, list[dict[str, Any]]] = {}
     for text in texts:
@@ -276,42 +380,60 @@ def _optimizers(texts: Sequence[str], rates: list[float] | None) -> dict[str, li
         name, settings = match.groups()
         setting = {} if rates is None else {"lr": rates}
         optimizers.setdefault(name, []).append({**setting, **_settings(settings or "", text)})
-    return optimizers
+    return {name: settings[0] if len(settings) == 1 else settings for name, settings in optimizers.items()}
 
 
 def _settings(text: str, whole: str) -> dict[str, Any]:
-    """``momentum=0.9,betas=(0.9,0.99),variant=cosine`` as a dict: values are Python's literals, or words."""
+    """``momentum=0.9,betas=(0.9,0.99),schedule=cosine`` as a dict: Python's literals, words, and ranges to draw from."""
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
-        return {
-            str(k.arg): k.value.id if isinstance(k.value, ast.Name) else ast.literal_eval(k.value)
-            for k in call.keywords
-        }
-    except (SyntaxError, ValueError, AssertionError):
+        return {str(k.arg): _literal(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, TypeError, AssertionError):
         raise Refusal(f"the settings of {whole!r} must be K=V,K=V with numbers, such as momentum=0.9") from None
 
 
-def _whole(name: str, text: str) -> int:
+def _literal(value: ast.expr) -> Any:
+    if isinstance(value, ast.Name):
+        return value.id
+    if isinstance(value, ast.List):
+        return [_literal(x) for x in value.elts]
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
+        if value.func.id in RANGES:
+            return RANGES[value.func.id](*map(ast.literal_eval, value.args))
+        # A schedule with its options.
+        return ast.unparse(value)
+    return ast.literal_eval(value)
+
+
+def _whole(name: str, text: str, least: int = 1) -> int:
     try:
         value = int(text)
     except ValueError:
-        value = 0
-    if value < 1:
-        raise Refusal(f"{name} must be a whole number, 1 or more, got {text}")
+        value = least - 1
+    if value < least:
+        raise Refusal(f"{name} must be a whole number, {least} or more, got {text}")
     return value
 
 
-def _print_runs(runs: Runs, metric: str, store: str | None) -> None:
+def _seconds(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise Refusal(f"{name} must be a number of seconds, got {text}") from None
+
+
+def _print_runs(runs: Runs, metric: str, interval: str) -> None:
     """A table for each optimizer, the best of each, and what was done, on what."""
-    settings = runs.settings(metric)
+    settings = runs.settings(metric, interval)
     for name, group in settings.groupby("optimizer", sort=False):
-        head = ["", "setting", metric, "95 % interval", "n", "train_loss", "diverged"]
+        head = ["", "setting", metric, "95 % interval", "best", "n", "train_loss", "diverged"]
         rows = [
             [
                 "*" if row.chosen else "",
                 row.setting,
                 *_estimate(row),
+                f"{row.best_mean:.4f}",
                 str(row.n),
                 f"{row.train_loss:.4g}",
                 str(row.diverged),
@@ -320,19 +442,35 @@ def _print_runs(runs: Runs, metric: str, store: str | None) -> None:
         ]
         print(f"\n{name}")
         _print_table(head, rows, left=(0, 1))
-    summary = runs.summary(metric, budget="all")
-    chosen_by = runs.chosen_by(metric)
-    print(f"\n* chosen by mean {chosen_by} over the seeds; {metric} is that of the last step.")
+    summary = runs.summary(metric, budget="all", interval=interval)
+    print(f"\n* chosen by mean {runs.chosen_by(metric)} over the seeds; {metric} is that of the last step,")
+    print(f"  best that of each run's best moment; the intervals are over seeds, by the method {interval}.")
     for row in summary[summary.grid_edge].itertuples():
         print(f"! {row.optimizer}: {row.setting} is at the edge of its grid; the best may lie beyond.")
     if len(summary) > 1:
         print("\nbest of each optimizer")
         rows = [
-            [row.optimizer, row.setting, *_estimate(row), str(row.n), str(row.settings)] for row in summary.itertuples()
+            [
+                row.optimizer,
+                row.setting,
+                *_estimate(row),
+                f"{row.best_mean:.4f}",
+                str(row.n),
+                str(row.settings),
+                _decades(runs, row.optimizer, metric),
+            ]
+            for row in summary.itertuples()
         ]
-        _print_table(["optimizer", "setting", metric, "95 % interval", "n", "settings tried"], rows, left=(0, 1))
+        head = ["optimizer", "setting", metric, "95 % interval", "best", "n", "settings tried", "good rates"]
+        _print_table(head, rows, left=(0, 1))
+        print("good rates: the width, in decades, of the rates that give a result within 10 % of the best.")
         print("\n" + runs.answer(metric).replace("**", ""))
     print("\n" + runs.budget())
+
+
+def _decades(runs: Runs, optimizer: str, metric: str) -> str:
+    width = runs.basin(optimizer, metric)
+    return "–" if width != width else f"{width:.2f}"
 
 
 def _estimate(row: Any) -> list[str]:

@@ -7,6 +7,7 @@ the same schedule the docstring names it, and a test holds the two together.
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import math
@@ -122,9 +123,12 @@ SCHEDULES: dict[str, Schedule] = {
 def find(schedule: str | Schedule, **options: Any) -> Schedule:
     """``schedule(step, total_steps)`` by name, with ``options`` filled in; a function passes through.
 
-    Raises ``KeyError`` for an unknown name and ``TypeError`` for an unknown option, with the nearest known one.
+    The options may stand in the name: ``"poly(power=1)"``. Raises ``KeyError`` for an unknown name, ``TypeError``
+    for an unknown option, with the nearest known one, and ``ValueError`` for a text that is no such name.
     """
     if isinstance(schedule, str):
+        schedule, written = _parsed(schedule)
+        options = {**written, **options}
         if schedule not in SCHEDULES:
             raise KeyError(f"no schedule named {schedule!r}{suggestion(schedule, SCHEDULES)}")
         schedule = SCHEDULES[schedule]
@@ -135,6 +139,19 @@ def find(schedule: str | Schedule, **options: Any) -> Schedule:
                 raise TypeError(f"{schedule.__name__} has no {name!r}{end}")
     chosen = schedule
     return lambda step, total_steps: chosen(step, total_steps, **options)
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """``"poly(power=1)"`` as the name and its options."""
+    if text.isidentifier():
+        return text, {}
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError
+        return call.func.id, {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f"schedule must be a name such as cosine or poly(power=1), got {text!r}") from None
 
 
 def after_warmup(schedule: str | Schedule, warmup_steps: int, **options: Any) -> Schedule:

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# How an interval over seeds can be made.
+METHODS = ("t", "bootstrap")
+
 Values = Sequence[float] | np.ndarray | Any
 
 
@@ -42,7 +45,7 @@ def interval(values: Values, level: float = 0.95, method: str = "t", draws: int 
         raise ValueError(f"values must be one or more numbers in a row, got shape {x.shape}")
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level!r}")
-    if method not in ("t", "bootstrap"):
+    if method not in METHODS:
         raise ValueError(f"method must be 't' or 'bootstrap', got {method!r}")
     mean, n = float(x.mean()), len(x)
     if n == 1 or not math.isfinite(mean):
@@ -89,8 +92,10 @@ def grid_edge(values: Values, best: float) -> bool:
     return best in (tried[0], tried[-1])
 
 
-def basin_width(frame: Any, metric: str, within: float = 0.10, over: str = "lr") -> float:
+def basin_width(frame: Any, metric: str, within: float = 0.10, over: str = "lr", larger: bool = False) -> float:
     """How many decades of ``over`` are good: their ``metric`` is at most ``(1 + within)`` times the best mean.
+
+    With ``larger``, larger is better, and they are at least ``(1 - within)`` times the best.
 
     ``frame`` is a data frame with a row per run. The metric is averaged over seeds at each rate and taken
     to be a straight line in log10 of the rate between neighbours; nothing is assumed beyond the grid, so a
@@ -98,11 +103,11 @@ def basin_width(frame: Any, metric: str, within: float = 0.10, over: str = "lr")
     stretch that holds the best rate counts.
     """
     means = frame.groupby(over)[metric].apply(lambda values: float(np.mean(values))).sort_index()
-    x, y = np.log10(means.index.to_numpy(dtype=float)), means.to_numpy(dtype=float)
+    x, y = np.log10(means.index.to_numpy(dtype=float)), means.to_numpy(dtype=float) * (-1 if larger else 1)
     if not np.isfinite(y).any():
         return math.nan
     best = int(np.nanargmin(y))
-    limit = y[best] * (1 + within)
+    limit = y[best] + within * abs(y[best])
 
     def reach(step: int) -> float:
         i = best

@@ -2,244 +2,376 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import inspect
-import itertools
 import json
 import math
 import os
-import platform
+import pickle
 import sys
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from tqdm import tqdm
 
-from . import optim, tasks
+from . import optim, schedules, tasks
+from .distributed import executors
 from .engines import loop
 from .engines import sweep as batched
-from .rules import RULES, Rule, find
-from .rules.base import suggestion
-from .store import Runs, Store
+from .fingerprint import digest, made_by, module_hash, optimizer_hash, task_hash
+from .rules import find
+from .runs import Runs
+from .search import BUDGET, COURSE, WRAPPERS, Settings, defaults, grid, is_rule, log_grid, next_rates, optimizer
+from .store import Store
 from .tasks import Task
 
+__all__ = ["WRAPPERS", "Run", "grid", "log_grid", "plan", "sweep"]
+
+# The fewest runs that a process trains at once, where they are batched.
+FEWEST = 8
 # A run has diverged if a loss was not finite, or if its training loss ends this many times above where it began.
 DIVERGED_ABOVE = 2.0
 ENGINES = ("auto", "batched", "loop")
-
-Settings = Mapping[str, Any]
 
 
 def sweep(
     task: str,
     optimizers: Mapping[str, Settings | Sequence[Settings]],
     seeds: Iterable[int] | int = range(5),
-    steps: int = 500,
+    steps: int | None = None,
     store: str | Path | None = None,
     device: str = "auto",
     engine: str = "auto",
     progress: bool | str = True,
-    cluster: None = None,
+    cluster: Any = None,
+    *,
+    budget: int | None = None,
+    schedule: str | None = None,
+    warmup_steps: int = 0,
+    early_stop: bool = False,
+    workers: int | str = "auto",
+    checkpoint: float = 10.0,
 ) -> Runs:
     """Train ``task`` with every optimizer, every setting and every seed; a run that the store holds is not done again.
 
     ``optimizers`` maps a name (``"nag"``, or ``"nag:torch"`` for a variant) to its hyper-parameters; a list
-    of values is a grid, several lists are multiplied, and a list of such mappings is their union. What is
-    not given has the rule's default. ``seeds`` is their number (5 means 0 to 4) or the seeds themselves; a
-    seed fixes the start and the order of the data, the same for every optimizer, so that differences may be
-    paired. ``store`` is a file, or ``None`` to keep the runs in memory. ``device`` is ``"auto"``, ``"cpu"``
-    or ``"cuda"``. ``engine`` is ``"batched"`` (the runs of a rule as one program), ``"loop"`` (one after
-    another by the class in ``stepsize.optim``) or ``"auto"`` (batched for all that is a rule).
-    ``progress``: ``True`` draws a bar on a terminal or in a live notebook, ``"always"`` everywhere,
-    ``False`` nowhere. ``cluster`` is for later versions.
+    of values is a grid, several lists are multiplied, a value with ``rvs`` (``scipy.stats.loguniform(1e-4, 1)``)
+    is a range to draw from, and a list of such mappings is their union. What is not given has the rule's default.
+    ``"lr": "auto"`` finds the rate: from the default by decades until the best lies inside, then ever closer.
+    Beside its own, each optimizer has the hyper-parameters ``schedule`` (a name of ``stepsize.schedules``, also
+    with options: ``"poly(power=1)"``) and ``warmup_steps``; the arguments of that name are their defaults.
+    ``budget`` is how many settings each optimizer may try, the same for all: so many are drawn, at random but
+    the same each time, from ranges and from larger grids; an automatic search takes so many (8 if not given).
+
+    ``seeds`` is their number (5 means 0 to 4) or the seeds themselves; a seed fixes the start and the order of
+    the data, the same for every optimizer, so that differences may be paired. ``steps`` is the length of each
+    run (default: the task's own). ``store`` is a file, or ``None`` to keep the runs in memory. ``device`` is
+    ``"auto"``, ``"cpu"`` or ``"cuda"``. ``engine`` is ``"batched"`` (the runs of a rule as one program),
+    ``"loop"`` (one after another by the class in ``stepsize.optim``) or ``"auto"`` (batched for all that is a
+    rule). ``progress``: ``True`` draws a bar on a terminal or in a live notebook, ``"always"`` everywhere,
+    ``False`` nowhere.
+
+    ``workers`` is the number of processes, ``"auto"`` one for each core where the work is long enough to pay for
+    their start. ``cluster`` is the address of a ``dask.distributed`` scheduler, or a client or cluster of it;
+    its workers train, this process keeps the store. ``checkpoint``: after so many seconds the runs in training
+    are saved in ``store``, for a sweep that is killed to go on from.
 
     A run has diverged if one of its losses was not finite, or if its training loss ends at more than twice
-    what it was at the start. That is a result, not an error. Runs train on one thread, so that a run has the
-    same bits whatever is trained beside it.
+    what it was at the start. That is a result, not an error. With ``early_stop`` a run ends as soon as it is
+    hopeless: after a loss that was not finite, or when its training loss, at a quarter of its steps or later, is
+    not below its start. Runs train on one thread, so that a run has the same bits whatever is trained beside it
+    and however often it was interrupted.
 
     Raises ``ValueError``, ``TypeError`` or ``KeyError``, in one sentence, for what is unknown or out of range.
     """
-    if cluster is not None:
-        raise ValueError("cluster must be None: training on several machines is not part of this version")
-    planned = plan(task, optimizers, seeds, steps, device, engine)
-    kept = Store(":memory:" if store is None else store)
-    known = kept.known(planned)
-    done = 0
-    with _bar(steps * (len(planned) - len(known)), progress) as bar:
-        for chunk in _chunks([run for key, run in planned.items() if key not in known]):
-            # Another process may have done some of them meanwhile.
-            ready = kept.known(run.key for run in chunk)
-            bar.update(steps * len(ready))
-            todo = [run for run in chunk if run.key not in ready]
-            if todo:
-                kept.add(_train(todo, bar.update))
-                done += len(todo)
-    return Runs(kept, list(planned), done=done)
+    options: dict[str, Any] = {"device": device, "engine": engine, "early_stop": early_stop}
+    options |= {"budget": budget, "schedule": schedule, "warmup_steps": warmup_steps}
+    rates = {name: next_rates({}, _default_rate(name, s), budget or BUDGET) for name, s in _searched(optimizers)}
+    planned = plan(task, _with_rates(optimizers, rates), seeds, steps, **options)
+    with _Work(store, progress, workers, cluster, checkpoint) as work:
+        while True:
+            left = {name: (budget or BUDGET) - len(rates[name]) for name in rates}
+            work.do(planned, ahead=sum(left.values()) / max(1, sum(map(len, rates.values()))))
+            runs = Runs(work.store, list(planned), done=work.done, how=work.how)
+            more = {
+                name: next_rates(_scores(runs, name), _default_rate(name, optimizers[name]), left[name])
+                for name in rates
+            }
+            if not any(more.values()):
+                return runs
+            rates = {name: sorted([*rates[name], *more[name]]) for name in rates}
+            planned = plan(task, _with_rates(optimizers, rates), seeds, steps, **options)
+
+
+def check(task: str, optimizers: Mapping[str, Any], **options: Any) -> None:
+    """Raise what :func:`sweep` would raise for a mistake in its arguments, and train nothing."""
+    searched = {name: [_default_rate(name, settings)] for name, settings in _searched(optimizers)}
+    plan(task, _with_rates(optimizers, searched), **options)
+
+
+def _searched(optimizers: Mapping[str, Any]) -> list[tuple[str, Settings]]:
+    """Those whose rate is to be found."""
+    found = []
+    for name, settings in optimizers.items():
+        spaces = [settings] if isinstance(settings, Mapping) else list(settings)
+        if any(isinstance(space.get("lr"), str) for space in spaces):
+            lists = [value for space in spaces for value in space.values() if isinstance(value, list)]
+            if len(spaces) > 1 or lists or spaces[0]["lr"] != "auto":
+                raise ValueError(
+                    f"lr of {name} must be numbers, or 'auto' with one value of all else, got {settings!r}"
+                )
+            found.append((name, spaces[0]))
+    return found
+
+
+def _default_rate(name: str, settings: Settings | Sequence[Settings]) -> float:
+    base = settings.get("base") if isinstance(settings, Mapping) else settings[0].get("base")
+    return float(defaults(name, base)["lr"])
+
+
+def _with_rates(optimizers: Mapping[str, Any], rates: Mapping[str, list[float]]) -> dict[str, Any]:
+    spaces = {name: s if isinstance(s, Mapping) else s[0] for name, s in optimizers.items() if name in rates}
+    return {n: {**spaces[n], "lr": rates[n]} if n in rates else s for n, s in optimizers.items()}
+
+
+def _scores(runs: Runs, name: str) -> dict[float, float]:
+    """What each rate of an optimizer is chosen by, smaller is better."""
+    task = tasks.find(str(runs.frame()["task"][0]))
+    settings = runs.settings(task.metric)
+    own = settings[settings["optimizer"] == name]
+    sign = -1.0 if task.metric in task.larger else 1.0
+    return {row.lr: math.inf if row.diverged else sign * row.score for row in own.itertuples()}
 
 
 def plan(
     task: str,
     optimizers: Mapping[str, Settings | Sequence[Settings]],
     seeds: Iterable[int] | int = range(5),
-    steps: int = 500,
+    steps: int | None = None,
     device: str = "auto",
     engine: str = "auto",
+    budget: int | None = None,
+    schedule: str | None = None,
+    warmup_steps: int = 0,
+    early_stop: bool = False,
 ) -> dict[str, Run]:
     """The runs that :func:`sweep` would see to, by key; all mistakes in the arguments are found here."""
+    the_task, the_seeds, the_device = ready_task(task), _seeds(seeds), _device(device)
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}")
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a whole number, 1 or more, got {steps!r}")
+    length = _whole("steps", the_task.steps if steps is None else steps)
+    if budget is not None:
+        _whole("budget", budget)
     if not optimizers:
         raise ValueError("optimizers must name at least one, got none")
-    the_task, the_seeds, the_device = tasks.find(task), _seeds(seeds), _device(device)
+    course = {"schedule": the_task.schedule if schedule is None else schedule, "warmup_steps": warmup_steps}
     runs = [
-        Run(the_task, name, hyper, seed, steps, engine, the_device)
+        Run(task, name, hyper, seed, length, engine, the_device.type, early_stop)
         for name, settings in optimizers.items()
-        for hyper in grid(name, settings)
+        for hyper in grid(name, settings, budget, course)
         for seed in the_seeds
     ]
     return {run.key: run for run in runs}
 
 
-def grid(name: str, settings: Settings | Sequence[Settings]) -> list[dict[str, Any]]:
-    """Every combination of the listed values, with the defaults filled in and all of them checked.
-
-    Raises ``KeyError`` for an unknown optimizer, ``TypeError`` for an unknown hyper-parameter, ``ValueError``
-    for one out of range; each names the nearest known or what is allowed.
-    """
-    combinations = []
-    for setting in [settings] if isinstance(settings, Mapping) else settings:
-        for values in itertools.product(*(_listed(value) for value in setting.values())):
-            given = dict(zip(setting, values, strict=True))
-            hyper = {**defaults(name, given.get("base")), **given}
-            known = defaults(name, hyper.get("base"))
-            for key in given:
-                if key not in known:
-                    raise TypeError(f"{name} has no {key!r}{suggestion(key, known)}")
-            if "base_lr" in hyper and hyper["base_lr"] is None:
-                hyper["base_lr"] = hyper["lr"]
-            if _is_rule(name):
-                find(name).validate(hyper)
-            else:
-                # A wrapper checks its settings when it is made.
-                _optimizer(name, [torch.zeros(2, 2, requires_grad=True)], hyper)
-            combinations.append(hyper)
-    return combinations
+def ready_task(name: str) -> Task:
+    """The task, if all it needs is here; ``ValueError`` says what is missing and how to get it."""
+    task = tasks.find(name)
+    for package in task.packages:
+        if find_spec(package) is None:
+            raise ValueError(f"{name} needs {package}: pip install 'stepsize[tasks]'")
+    if lack := task.missing():
+        raise ValueError(lack)
+    return task
 
 
-def log_grid(low: float, high: float, count: int) -> list[float]:
-    """``count`` rates from ``low`` to ``high``, evenly spaced in log10, rounded to 4 figures so that they can be typed.
-
-    Raises ``ValueError`` unless both ends are positive and ``count`` is 1 or more.
-    """
-    for value in (low, high):
-        if not 0 < value < math.inf:
-            raise ValueError(f"lr must be positive on a log grid, got {value:g}")
-    if count < 1:
-        raise ValueError(f"a grid must have 1 or more rates, got {count}")
-    return [float(f"{low * (high / low) ** (i / max(1, count - 1)):.4g}") for i in range(count)]
-
-
-# Optimizers that are not rules, but wrap one: trained one after another, by their class.
-WRAPPERS: dict[str, Any] = {name: face for name, face in optim.OPTIMIZERS.items() if name not in RULES}
-
-
-def defaults(name: str, base: str | None = None) -> dict[str, Any]:
-    """The hyper-parameters of an optimizer with their defaults; of a wrapper also those of the optimizer it wraps.
-
-    ``base`` names that one, where a wrapper lets it be chosen. ``KeyError`` names the nearest known optimizer.
-    """
-    if _is_rule(name):
-        return find(name).defaults
-    own = list(inspect.signature(WRAPPERS[name.partition(":")[0]]).parameters.values())[1:]
-    options = {p.name: p.default for p in own if p.kind is not p.VAR_KEYWORD and p.name not in OPTIONS}
-    if "base" in options:
-        inner = base or WRAPPERS[name.partition(":")[0]].base
-        options = {**defaults(inner), **options, "base": inner}
-    return options
-
-
-# What an optimizer's class takes that is no hyper-parameter.
-OPTIONS = ("maximize", "variant", "engine")
-
-
-def _is_rule(name: str) -> bool:
-    base = name.partition(":")[0]
-    if base not in RULES and base not in WRAPPERS:
-        raise KeyError(f"no optimizer named {base!r}{suggestion(base, [*RULES, *WRAPPERS])}")
-    return base in RULES
-
-
+@dataclass(frozen=True)
 class Run:
     """One run to do: what it is made of, and the key that says so."""
 
-    def __init__(
-        self, task: Task, name: str, hyper: dict[str, Any], seed: int, steps: int, engine: str, device: torch.device
-    ) -> None:
-        self.task, self.name, self.hyper, self.seed, self.steps, self.device = task, name, hyper, seed, steps, device
-        if engine == "batched" and not _is_rule(name):
-            raise ValueError(f"engine must be 'loop' or 'auto' for {name}, which is not a rule, got 'batched'")
-        self.engine = engine if engine != "auto" else "batched" if _is_rule(name) else "loop"
-        self.made = made_by(self.engine, device)
-        identity = {
-            "task": [task.name, _module_hash(type(task).__module__), _module_hash(tasks.base.__name__)],
-            "optimizer": [name, optimizer_hash(name)],
-            "hyper": hyper,
-            "seed": seed,
-            "steps": steps,
-            "engine": [self.engine, device.type, "float32", "1 thread", _module_hash(batched.__name__)],
-            "loop": [_module_hash(m.__name__) for m in (loop, optim)] if self.engine == "loop" else None,
-        }
-        self.key = _digest(identity)
+    task_name: str
+    name: str
+    hyper: dict[str, Any]
+    seed: int
+    steps: int
+    asked: str
+    device: str
+    early_stop: bool
+
+    def __post_init__(self) -> None:
+        if self.asked == "batched" and not is_rule(self.name):
+            raise ValueError(f"engine must be 'loop' or 'auto' for {self.name}, which is not a rule, got 'batched'")
+        if self.hyper["warmup_steps"] >= self.steps:
+            raise ValueError(f"warmup_steps must be less than steps, {self.steps}, got {self.hyper['warmup_steps']}")
+
+    @property
+    def task(self) -> Task:
+        return tasks.find(self.task_name)
+
+    @property
+    def engine(self) -> str:
+        """``"batched"`` or ``"loop"``."""
+        return self.asked if self.asked != "auto" else "batched" if is_rule(self.name) else "loop"
+
+    @cached_property
+    def key(self) -> str:
+        """A hash of all that decides how the run goes."""
+        constant = self.factors is None
+        return digest(
+            {
+                "task": [self.task_name, self.task.source, task_hash(type(self.task)), module_hash(tasks.base.__name__)],
+                "optimizer": [self.name, optimizer_hash(self.name)],
+                "hyper": self.hyper,
+                "schedule": None if constant else module_hash(schedules.__name__),
+                "seed": self.seed,
+                "steps": self.steps,
+                "early_stop": self.early_stop,
+                "engine": [self.engine, self.device, "float32", "1 thread", module_hash(batched.__name__)],
+                "loop": [module_hash(m.__name__) for m in (loop, optim)] if self.engine == "loop" else None,
+            }
+        )
 
     @property
     def group(self) -> tuple[str, ...]:
         """Runs of one group can be trained as one program."""
         fixed = {name: value for name, value in self.hyper.items() if not batched.is_number(value)}
-        return self.name, self.engine, json.dumps(fixed, sort_keys=True)
+        fixed |= {"schedule": None}
+        return self.task_name, self.name, self.engine, str(self.steps), json.dumps(fixed, sort_keys=True)
+
+    @property
+    def factors(self) -> list[float] | None:
+        """What multiplies the rate at each step; ``None`` for a constant rate."""
+        schedule, warmup_steps = self.hyper["schedule"], self.hyper["warmup_steps"]
+        if schedule == "constant" and not warmup_steps:
+            return None
+        course = schedules.after_warmup(schedule, warmup_steps)
+        return [course(step, self.steps) for step in range(self.steps)]
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The hyper-parameters of the optimizer itself."""
+        return {name: value for name, value in self.hyper.items() if name not in COURSE}
+
+    @property
+    def cost(self) -> float:
+        """About how many seconds it takes, alone on one core."""
+        return self.task.seconds * self.steps / self.task.steps
 
 
-def _chunks(todo: Sequence[Run]) -> Iterator[list[Run]]:
-    groups: dict[tuple[str, ...], list[Run]] = {}
+class _Work:
+    """Does the runs that a store lacks, and says how it did them."""
+
+    def __init__(
+        self, store: str | Path | None, progress: bool | str, workers: int | str, cluster: Any, checkpoint: float
+    ) -> None:
+        if workers != "auto":
+            _whole("workers", workers)
+        if not 0 <= checkpoint < math.inf:
+            raise ValueError(f"checkpoint must be a number of seconds, 0 or more, got {checkpoint!r}")
+        self.executor = executors.on_cluster(cluster) if cluster is not None else None
+        self.store = Store(":memory:" if store is None else store)
+        self.workers, self.checkpoint = workers, checkpoint
+        self.done, self.most = 0, 0
+        self.places: set[str] = set()
+        self.shown = _is_shown(progress)
+        self.bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> _Work:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.executor is not None:
+            self.executor.close()
+
+    def do(self, planned: Mapping[str, Run], ahead: float = 0.0) -> None:
+        """Train what is missing; ``ahead`` times as much as ``planned`` will follow."""
+        known = self.store.known(planned)
+        todo = [run for key, run in planned.items() if key not in known]
+        if not todo:
+            return
+        self.bar = self.bar or _bar(self.shown)
+        steps = sum(run.steps for run in todo) + ahead * sum(run.steps for run in planned.values())
+        self.bar.total = int(self.bar.n + steps)
+        executor = self.executor or executors.here_or_in_processes(self.workers, todo)
+        chunks = list(_chunks(todo, self.store.checkpoints(run.key for run in todo), executor.workers))
+        self.most = max(self.most, *map(len, chunks))
+        self.places.add(str(executor))
+        for rows in executor.train(chunks, self.store, self.checkpoint, self.bar.update):
+            self.store.add(rows)
+            self.done += len(rows)
+
+    @property
+    def how(self) -> str:
+        """Where and how many at a time the runs were trained; nothing if none was."""
+        together = f"up to {self.most} runs at a time" if self.most > 1 else "one run at a time"
+        return f"{together}, {' and '.join(sorted(self.places))}" if self.places else ""
+
+
+def _chunks(todo: Sequence[Run], begun: Mapping[str, int], workers: int) -> Iterator[list[Run]]:
+    """The runs in pieces, each of which is trained as one program: of one group, and at one step if begun before."""
+    groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in todo:
-        groups.setdefault(run.group, []).append(run)
+        groups.setdefault((*run.group, begun.get(run.key, 0)), []).append(run)
     for runs in groups.values():
-        most = 1 if runs[0].engine == "loop" else batched.chunk_size(runs[0].task, find(runs[0].name))
-        # Chunks of nearly one size: a small last one would be slow.
+        most = batched.chunk_size(runs[0].task, find(runs[0].name)) if runs[0].engine == "batched" else 1
+        if workers > 1:
+            # Some pieces for each process, so that none is idle at the end for long.
+            most = min(most, max(FEWEST, math.ceil(len(todo) / (2 * workers))))
+        # Pieces of nearly one size: a small last one would be slow.
         size = math.ceil(len(runs) / math.ceil(len(runs) / most))
         for i in range(0, len(runs), size):
             yield runs[i : i + size]
 
 
-def _train(chunk: Sequence[Run], tick: Callable[[int], Any]) -> list[dict[str, Any]]:
-    """Train runs of one group, and give what the store keeps of each."""
-    first = chunk[0]
+def train(
+    chunk: Sequence[Run], store: Store | None, checkpoint: float, tick: Callable[[int], Any]
+) -> list[dict[str, Any]]:
+    """Train runs of one group; give what a store keeps of each, and put it into ``store`` as soon as it is there."""
+    first, device = chunk[0], torch.device(chunk[0].device)
+    factors = [run.factors or [1.0] * run.steps for run in chunk] if any(run.factors for run in chunk) else None
 
     def mover(params: dict[str, Tensor]) -> batched.Mover:
         if first.engine == "loop":
-            return batched.Alone(lambda leaves: _optimizer(first.name, leaves, first.hyper), params)
-        return batched.Batched(find(first.name), [run.hyper for run in chunk], params)
+            return batched.Alone(lambda leaves: optimizer(first.name, leaves, first.own), params)
+        return batched.Batched(find(first.name), [run.own for run in chunk], params)
 
-    results = batched.train(first.task, [run.seed for run in chunk], first.steps, first.device, mover, tick)
-    return [_row(run, result) for run, result in zip(chunk, results, strict=True)]
+    def save(runs: Mapping[int, batched.Checkpoint]) -> None:
+        assert store is not None
+        store.checkpoint({chunk[i].key: (run.step, run.to_bytes()) for i, run in runs.items()})
 
-
-def _optimizer(name: str, leaves: list[Tensor], hyper: Settings) -> Optimizer:
-    base, _, variant = name.partition(":")
-    options = {"variant": variant} if variant else {}
-    make: Callable[..., Optimizer] = optim.OPTIMIZERS[base]
-    return make(leaves, **hyper, **options)
+    try:
+        states = store.resume([run.key for run in chunk]) if store is not None else []
+        resume = [batched.Checkpoint.from_bytes(state) for state in states]
+    except (RuntimeError, ValueError, TypeError, KeyError, EOFError, OSError, pickle.UnpicklingError):
+        # It costs time to begin anew, and nothing else.
+        resume = []
+    rows = []
+    results = batched.train(
+        first.task,
+        [run.seed for run in chunk],
+        first.steps,
+        device,
+        mover,
+        factors=None if factors is None else torch.tensor(factors, dtype=torch.float64, device=device).T,
+        early_stop=first.early_stop,
+        resume=resume,
+        save=None if store is None else save,
+        save_every=checkpoint,
+        tick=tick,
+    )
+    for place, result in results:
+        rows.append(_row(chunk[place], result))
+        if store is not None:
+            store.add(rows[-1:])
+    return rows
 
 
 def _row(run: Run, result: batched.Result) -> dict[str, Any]:
@@ -249,96 +381,42 @@ def _row(run: Run, result: batched.Result) -> dict[str, Any]:
             finite = [value for value in values if math.isfinite(value)]
             metrics[f"start_{name}"] = _or_none(values[0])
             metrics[f"final_{name}"] = _or_none(values[-1])
-            metrics[f"best_{name}"] = min(finite, default=None)
+            metrics[f"best_{name}"] = (max if name in run.task.larger else min)(finite, default=None)
     losses = result.curves["train_loss"][1]
     good = result.finite and all(map(math.isfinite, losses)) and losses[-1] <= DIVERGED_ABOVE * losses[0]
     return {
         "key": run.key,
-        "task": run.task.name,
+        "task": run.task_name,
         "optimizer": run.name,
         "hyper": run.hyper,
         "seed": run.seed,
         "steps": run.steps,
         "metrics": metrics,
+        "larger": list(run.task.larger),
         "diverged": int(not good),
+        "stopped": result.stopped,
         "seconds": result.seconds,
         "state_bytes": result.state_bytes,
-        "made": run.made,
+        "made": made_by(run.engine, torch.device(run.device)),
         "curves": result.curves,
     }
 
 
-def made_by(engine: str, device: torch.device) -> dict[str, str]:
-    """What makes a run: engine, device, versions, date. For the record; not part of the run's key."""
-    return {
-        "engine": engine,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "stepsize": version("stepsize"),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-    }
-
-
-@cache
-def optimizer_hash(name: str) -> str:
-    """A hash of the rule's code as used and of the helpers it calls; comments and layout do not count.
-
-    A wrapper may call any rule: for it, the code of all wrappers and all rules counts.
-    """
-    if _is_rule(name):
-        return rule_hash(find(name))
-    modules = sorted({face.__module__ for wrapper in WRAPPERS.values() for face in wrapper.__mro__})
-    ours = [_module_hash(module) for module in modules if module.startswith("stepsize.")]
-    return _digest([*ours, *map(rule_hash, RULES.values())])
-
-
-def rule_hash(rule: Rule) -> str:
-    """As :func:`optimizer_hash`, for a rule in hand."""
-    seen = {"": _bare(rule.source)}
-    queue = [rule.function]
-    while queue:
-        function = queue.pop()
-        for name in function.__code__.co_names:
-            value = function.__globals__.get(name)
-            if name in seen or value is None:
-                continue
-            if isinstance(value, FunctionType) and value.__module__.startswith("stepsize."):
-                seen[name] = _bare(textwrap.dedent(inspect.getsource(value)))
-                queue.append(value)
-            elif isinstance(value, (int, float, str, tuple)):
-                seen[name] = repr(value)
-    return _digest(seen)
-
-
-@cache
-def _module_hash(name: str) -> str:
-    return _digest(_bare(inspect.getsource(sys.modules[name])))
-
-
-def _digest(what: Any) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-
-
-def _bare(source: str) -> str:
-    """The code without comments, docstrings and layout."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _bar(total: int, progress: bool | str) -> tqdm[Any]:
+def _is_shown(progress: bool | str) -> bool:
     if progress not in (True, False, "always"):
         raise ValueError(f"progress must be True, False or 'always', got {progress!r}")
-    terminal = sys.stderr.isatty()
-    watched = terminal or "JPY_SESSION_NAME" in os.environ
-    shown = total > 0 and (progress == "always" or (progress is True and watched))
+    return progress == "always" or (progress is True and _is_watched())
+
+
+def _is_watched() -> bool:
+    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+
+
+def _bar(shown: bool) -> tqdm[Any]:
     # Where nobody watches, a bar is a line in a log: every ten seconds will do.
-    every, width = (0.1, None) if watched else (10.0, 80)
+    every, width = (0.1, None) if _is_watched() else (10.0, 80)
     look = {"unit": "step", "unit_scale": True, "desc": "training", "ncols": width}
-    return tqdm(total=total, disable=not shown, mininterval=every, **look)
+    return tqdm(total=1, disable=not shown, mininterval=every, **look)
 
 
 def _device(device: str) -> torch.device:
@@ -356,10 +434,10 @@ def _seeds(seeds: Iterable[int] | int) -> list[int]:
     return listed
 
 
-def _listed(value: Any) -> list[Any]:
-    """The values of one hyper-parameter, numpy's numbers as Python's."""
-    many = isinstance(value, (list, range)) or getattr(value, "ndim", 0) == 1
-    return [x.item() if hasattr(x, "item") else x for x in (value if many else [value])]
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}")
+    return value
 
 
 def _or_none(value: float) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map_only
 
 from ..rules.base import Rule
 from ..tasks.base import Task, Tensors
@@ -22,6 +25,10 @@ RUNS = 32
 # How often the metrics are measured after step 0, and about how many batch losses are kept.
 EVALUATIONS = 10
 LOSSES = 200
+# From this part of a run on, one that is no better than at its start is hopeless.
+PATIENCE = 0.25
+# A checkpoint may take this share of the time.
+CHECKPOINT_SHARE = 0.05
 
 
 @dataclass
@@ -29,12 +36,14 @@ class Result:
     """What one run left: a curve maps a metric to its steps and values; ``seconds`` is the run's share of the batch's.
 
     ``finite`` says whether the loss of every batch was; the curve ``batch_loss`` keeps only some of them.
+    ``stopped`` is the step at which a hopeless run was ended, ``None`` for one that went its whole way.
     """
 
     curves: dict[str, tuple[list[int], list[float]]]
     finite: bool
     seconds: float
     state_bytes: int
+    stopped: int | None = None
 
 
 class Mover(Protocol):
@@ -44,8 +53,20 @@ class Mover(Protocol):
     def state_bytes(self) -> int:
         """Bytes of state of one run."""
 
-    def move(self, params: Tensors, grads: Tensors, t: int) -> None:
-        """Take step ``t`` = 1, 2, …: put the new values, stacked over runs as the old, into ``params``."""
+    def move(self, params: Tensors, grads: Tensors, t: int, factors: Tensor | None) -> None:
+        """Take step ``t`` = 1, 2, …: put the new values, stacked over runs as the old, into ``params``.
+
+        ``factors`` is what the schedule multiplies the rate of each run by.
+        """
+
+    def state(self, run: int) -> Any:
+        """What a checkpoint keeps of one run."""
+
+    def load(self, states: Sequence[Any]) -> None:
+        """Go on from the states of all runs."""
+
+    def keep(self, runs: Tensor) -> None:
+        """Go on with some of the runs only: their places."""
 
 
 class Batched:
@@ -66,11 +87,24 @@ class Batched:
         return sum(s[0].numel() * s.element_size() for state in self.states.values() for s in state)
 
     @torch.no_grad()
-    def move(self, params: Tensors, grads: Tensors, t: int) -> None:
+    def move(self, params: Tensors, grads: Tensors, t: int, factors: Tensor | None) -> None:
+        hyper = self.hyper if factors is None else {**self.hyper, "lr": self.hyper["lr"] * factors}
         axes = (None, 0, 0, 0, self.axes)
-        moved = torch.func.vmap(self._one, in_dims=axes)(t, params, grads, self.states, self.hyper)
+        moved = torch.func.vmap(self._one, in_dims=axes)(t, params, grads, self.states, hyper)
         for name, (p, *state) in moved.items():
             params[name], self.states[name] = p, tuple(state)
+
+    def state(self, run: int) -> dict[str, list[Tensor]]:
+        return {name: [s[run].clone() for s in state] for name, state in self.states.items()}
+
+    def load(self, states: Sequence[dict[str, list[Tensor]]]) -> None:
+        for name, old in self.states.items():
+            columns = zip(*(state[name] for state in states), strict=True)
+            self.states[name] = tuple(torch.stack(c).to(o) for c, o in zip(columns, old, strict=True))
+
+    def keep(self, runs: Tensor) -> None:
+        self.states = {name: tuple(s[runs] for s in state) for name, state in self.states.items()}
+        self.hyper = tree_map_only(Tensor, lambda x: x[runs], self.hyper)
 
     def _one(self, t: int, params: Tensors, grads: Tensors, states: Any, hyper: dict[str, Any]) -> dict[str, Any]:
         moved = {}
@@ -88,17 +122,54 @@ class Alone:
     def __init__(self, make: Callable[[list[Tensor]], Optimizer], params: Tensors) -> None:
         self.leaves = {name: p[0].clone().requires_grad_() for name, p in params.items()}
         self.optimizer = make(list(self.leaves.values()))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    def move(self, params: Tensors, grads: Tensors, t: int) -> None:
+    def move(self, params: Tensors, grads: Tensors, t: int, factors: Tensor | None) -> None:
         for name, leaf in self.leaves.items():
             leaf.grad = grads[name][0]
+        if factors is not None:
+            for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                group["lr"] = rate * float(factors[0])
         self.optimizer.step()
         params.update({name: leaf.detach()[None] for name, leaf in self.leaves.items()})
+
+    def state(self, run: int) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load(self, states: Sequence[dict[str, Any]]) -> None:
+        self.optimizer.load_state_dict(states[0])
+
+    def keep(self, runs: Tensor) -> None:
+        """One run is kept or the training ends."""
 
     @property
     def state_bytes(self) -> int:
         values = [value for state in self.optimizer.state.values() for name, value in state.items() if name != "step"]
         return sum(value.numel() * value.element_size() for value in values if isinstance(value, Tensor))
+
+
+@dataclass
+class Checkpoint:
+    """One run in the middle: ``step`` steps are done, in ``seconds``."""
+
+    step: int
+    seconds: float
+    params: Tensors
+    mover: Any
+    carry: Tensors
+    kept: dict[str, tuple[list[int], Tensor]]
+    total: Tensor
+
+    def to_bytes(self) -> bytes:
+        """As ``torch.save`` writes it: tensors and plain values alone."""
+        file = io.BytesIO()
+        torch.save(vars(self), file)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Checkpoint:
+        """What :meth:`to_bytes` gave. No code is run that a stranger may have put there."""
+        return cls(**torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
 
 
 def train(
@@ -107,31 +178,85 @@ def train(
     steps: int,
     device: torch.device,
     mover: Callable[[Tensors], Mover],
+    *,
+    factors: Tensor | None = None,
+    early_stop: bool = False,
+    resume: Sequence[Checkpoint] = (),
+    save: Callable[[Mapping[int, Checkpoint]], Any] | None = None,
+    save_every: float = 10.0,
     tick: Callable[[int], Any] = lambda run_steps: None,
-) -> list[Result]:
-    """Train one run for each of ``seeds``, all at once; ``mover`` is given the stacked parameters at the start.
+) -> Iterator[tuple[int, Result]]:
+    """Train one run for each of ``seeds``, all at once, and yield each one's place and result when it ends.
 
-    A run that diverges goes on as NaN and disturbs no other. ``tick`` is called, a few times in all,
-    with the steps done since its last call, summed over the runs.
+    ``mover`` is given the stacked parameters at the start. ``factors``, of shape (steps, runs), multiply the rates.
+    A run that diverges goes on as NaN and disturbs no other; with ``early_stop`` it is ended at the next measurement,
+    as is one whose training loss is not below its start after a quarter of the steps. ``resume`` holds the
+    checkpoints, all of one step, to go on from; ``save`` is called with new ones about every ``save_every`` seconds.
+    ``tick`` is called, a few times in all, with the steps done since its last call, summed over the runs.
     """
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), [0.0] * len(seeds)
     with one_thread():
         task.to(device)
-        params = _stack([task.init(seed) for seed in seeds], device)
+        places = list(range(len(seeds)))
+        params = _stack([c.params for c in resume] or [task.init(seed) for seed in seeds], device)
+        carry = _stack([c.carry for c in resume] or [task.carry() for _ in seeds], device)
         moves = mover(params)
-        batches = _batches(task, seeds, device)
         record = _Recorder(steps)
-        record.metrics(0, task.measure(params))
-        for t in range(1, steps + 1):
-            grads, losses = task.gradient(params, next(batches))
-            moves.move(params, grads, t)
+        batches = _Batches(task, seeds, device)
+        first = 1
+        if resume:
+            first = resume[0].step + 1
+            spent = [c.seconds for c in resume]
+            moves.load([c.mover for c in resume])
+            record.load(resume)
+            batches.skip(resume[0].step)
+        else:
+            record.metrics(0, task.measure(params))
+        saved, pause = time.perf_counter(), save_every
+        # What each run has cost so far: its share of the time since the last change in who is trained.
+        mark = began
+        for t in range(first, steps + 1):
+            grads, losses, carry = task.gradient(params, batches.next(), carry)
+            moves.move(params, grads, t, None if factors is None else factors[t - 1, places])
             record.loss(t, losses)
             if t in record.at:
                 record.metrics(t, task.measure(params))
-                tick(len(seeds) * (t - record.at[t]))
-        curves, finite = record.results()
-    seconds = (time.perf_counter() - began) / len(seeds)
-    return [Result(curve, ok, seconds, moves.state_bytes) for curve, ok in zip(curves, finite, strict=True)]
+                tick(len(places) * (t - max(record.at[t], first - 1)))
+                hopeless = record.hopeless(t >= PATIENCE * steps) if early_stop and t < steps else []
+                if hopeless:
+                    now = time.perf_counter()
+                    for place in places:
+                        spent[place] += (now - mark) / len(places)
+                    mark = now
+                    for i in hopeless:
+                        yield places[i], record.result(i, spent[places[i]], moves.state_bytes, t)
+                        tick(steps - t)
+                    stay = torch.tensor([i for i in range(len(places)) if i not in hopeless], dtype=torch.long)
+                    places = [places[i] for i in stay]
+                    if not places:
+                        return
+                    params, carry = ({name: x[stay] for name, x in of.items()} for of in (params, carry))
+                    for part in (moves, record, batches):
+                        part.keep(stay)
+            now = time.perf_counter()
+            if save is not None and t < steps and now - saved > pause:
+                share = (now - mark) / len(places)
+                save({
+                    place: Checkpoint(
+                        t,
+                        spent[place] + share,
+                        {name: p[i].clone() for name, p in params.items()},
+                        moves.state(i),
+                        {name: c[i].clone() for name, c in carry.items()},
+                        *record.state(i),
+                    )
+                    for i, place in enumerate(places)
+                })  # fmt: skip
+                saved = time.perf_counter()
+                pause = max(save_every, (saved - now) / CHECKPOINT_SHARE)
+    share = (time.perf_counter() - mark) / len(places)
+    for i, place in enumerate(places):
+        yield place, record.result(i, spent[place] + share, moves.state_bytes, None)
 
 
 def chunk_size(task: Task, rule: Rule) -> int:
@@ -168,7 +293,7 @@ class _Recorder:
         self.at = dict(zip(moments[1:], moments[:-1], strict=True))
         self.every = max(1, steps // LOSSES)
         self.kept: dict[str, tuple[list[int], list[Tensor]]] = {}
-        self.total: Tensor | float = 0.0
+        self.total = torch.zeros(())
 
     def _keep(self, name: str, step: int, values: Tensor) -> None:
         at, kept = self.kept.setdefault(name, ([], []))
@@ -185,12 +310,51 @@ class _Recorder:
         if step == 1 or step % self.every == 0:
             self._keep("batch_loss", step, losses)
 
-    def results(self) -> tuple[list[dict[str, tuple[list[int], list[float]]]], list[bool]]:
-        """The curves of each run, and whether all its losses were finite."""
-        assert isinstance(self.total, Tensor)
-        finite = self.total.isfinite().tolist()
-        columns = {name: (at, torch.stack(values, 1).tolist()) for name, (at, values) in self.kept.items()}
-        return [{name: (at, rows[i]) for name, (at, rows) in columns.items()} for i in range(len(finite))], finite
+    def hopeless(self, late: bool) -> list[int]:
+        """The runs with a loss that was not finite and, ``late``, those no better than at their start."""
+        start, *_, last = self.kept["train_loss"][1]
+        lost = ~(self.total.isfinite() & last.isfinite())
+        return [int(i) for i in torch.nonzero(lost | (last >= start) if late else lost)[:, 0]]
+
+    def result(self, run: int, seconds: float, state_bytes: int, stopped: int | None) -> Result:
+        curves = {name: (at, torch.stack(values)[:, run].tolist()) for name, (at, values) in self.kept.items()}
+        return Result(curves, bool(self.total[run].isfinite()), seconds, state_bytes, stopped)
+
+    def state(self, run: int) -> tuple[dict[str, tuple[list[int], Tensor]], Tensor]:
+        kept = {name: (list(at), torch.stack(values)[:, run].clone()) for name, (at, values) in self.kept.items()}
+        return kept, self.total[run].clone()
+
+    def load(self, runs: Sequence[Checkpoint]) -> None:
+        self.total = torch.stack([run.total for run in runs])
+        for name, (at, _) in runs[0].kept.items():
+            self.kept[name] = list(at), list(torch.stack([run.kept[name][1] for run in runs], 1))
+
+    def keep(self, runs: Tensor) -> None:
+        self.total = self.total[runs]
+        self.kept = {name: (at, [x[runs] for x in values]) for name, (at, values) in self.kept.items()}
+
+
+class _Batches:
+    """The runs' batches, stacked. Runs of one seed share theirs, so each is drawn once."""
+
+    def __init__(self, task: Task, seeds: Sequence[int], device: torch.device) -> None:
+        kinds = sorted(set(seeds))
+        self.draws = [task.batches(seed) for seed in kinds]
+        self.places = torch.tensor([kinds.index(seed) for seed in seeds])
+        self.device = device
+
+    def next(self) -> tuple[Tensor, ...]:
+        drawn = [next(draw) for draw in self.draws]
+        return tuple(torch.stack(parts)[self.places].to(self.device) for parts in zip(*drawn, strict=True))
+
+    def skip(self, steps: int) -> None:
+        for draw in self.draws:
+            next(itertools.islice(draw, steps - 1, steps))
+
+    def keep(self, runs: Tensor) -> None:
+        kinds = self.places[runs].unique()
+        self.draws = [self.draws[kind] for kind in kinds]
+        self.places = torch.searchsorted(kinds, self.places[runs])
 
 
 def _stack(runs: Sequence[Tensors], device: torch.device) -> Tensors:
@@ -199,14 +363,6 @@ def _stack(runs: Sequence[Tensors], device: torch.device) -> Tensors:
 
 def _repeat(state: tuple[Tensor, ...], runs: int) -> tuple[Tensor, ...]:
     return tuple(s.expand(runs, *s.shape).clone() for s in state)
-
-
-def _batches(task: Task, seeds: Sequence[int], device: torch.device) -> Iterator[tuple[Tensor, ...]]:
-    """The runs' batches, stacked. Runs of one seed share theirs, so each is drawn once."""
-    kinds = sorted(set(seeds))
-    places = torch.tensor([kinds.index(seed) for seed in seeds])
-    for drawn in zip(*(task.batches(seed) for seed in kinds), strict=True):
-        yield tuple(torch.stack(parts)[places].to(device) for parts in zip(*drawn, strict=True))
 
 
 def _stack_hyper(hypers: Sequence[Mapping[str, Any]], device: torch.device) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..rules.base import suggestion
 
@@ -25,20 +26,33 @@ class Task(ABC):
     """Data, model, loss and metrics; registered under ``name`` by the decorator ``task``.
 
     All chance is in ``init`` and ``batches``, which draw it from the run's seed: a step's dropout
-    masks or noise are part of its batch. ``loss`` and ``evaluate`` are pure functions of one run
-    that ``torch.func.vmap`` can map over many; a task for which that is not so (an environment, a
-    decoder) overrides ``gradient`` and ``measure``, which take runs stacked along a first axis.
+    masks or noise are part of its batch. ``loss`` and ``evaluate`` are pure functions of one run.
+    With ``batched`` true, ``torch.func.vmap`` maps them over many runs; else the runs of a batch go
+    one after another. A task for which neither will do (an environment, a decoder) overrides
+    ``gradient`` and ``measure``, which take runs stacked along a first axis.
 
-    Attributes: ``metrics`` names what ``evaluate`` gives; for all of them smaller is better.
-    ``metric`` is the one to report; where it is called ``test_x`` and there is a ``val_x``, the
-    hyper-parameters are chosen by that. ``seconds`` says what a run costs.
+    Attributes: ``metrics`` names what ``evaluate`` gives; smaller is better but for those in
+    ``larger``. ``metric`` is the one to report; where it is called ``test_x`` and there is a
+    ``val_x``, the hyper-parameters are chosen by that. ``steps`` is the length of a run unless told
+    otherwise, ``seconds`` what one costs on one core of the machine that ``book/results`` names, and
+    ``target`` the value of ``metric`` that AdamW at its default reaches in it. ``schedule`` is the
+    rate's course if none is asked for. ``divisible`` says that a batch is rows of examples and the loss
+    their mean, so that several processes can share it. ``packages`` names what must be installed beyond
+    the library's own needs: ``pip install stepsize[tasks]`` brings it.
     """
 
     name: str
     description: str
-    seconds: str
     metric: str
     metrics: tuple[str, ...]
+    larger: tuple[str, ...] = ()
+    steps: int = 500
+    seconds: float = 1.0
+    target: float
+    batched: bool = True
+    divisible: bool = False
+    schedule: str = "constant"
+    packages: tuple[str, ...] = ()
 
     @abstractmethod
     def init(self, seed: int) -> Tensors:
@@ -56,23 +70,55 @@ class Task(ABC):
     def evaluate(self, params: Tensors) -> Tensors:
         """The metrics of one run, 0-d tensors by name; ``train_loss`` is one of them."""
 
-    def gradient(self, params: Tensors, batch: Batch) -> tuple[Tensors, Tensor]:
-        """Gradients and losses of many runs: every tensor has a first axis of runs, the losses only that."""
+    def carry(self) -> Tensors:
+        """What a run hands from one batch to the next, at its start: a recurrent net's memory. Usually nothing."""
+        return {}
+
+    def advance(self, params: Tensors, batch: Batch, carry: Tensors) -> tuple[Tensor, Tensors]:
+        """The loss of one run on one batch, and what it carries on. A task with a ``carry`` overrides this."""
+        return self.loss(params, batch), carry
+
+    def gradient(self, params: Tensors, batch: Batch, carry: Tensors) -> tuple[Tensors, Tensor, Tensors]:
+        """Gradients, losses and new carries of many runs: every tensor has a first axis of runs, the losses only that.
+
+        No gradient flows through the carry.
+        """
         leaves = {name: p.detach().requires_grad_() for name, p in params.items()}
-        losses = torch.func.vmap(self.loss)(leaves, batch)
+        losses, carried = self._each(self.advance, leaves, batch, carry)
         # Runs do not meet in the sum, so its gradient is each run's own, also beside a run that is NaN.
         grads = torch.autograd.grad(losses.sum(), list(leaves.values()))
-        return dict(zip(leaves, grads, strict=True)), losses.detach()
+        return dict(zip(leaves, grads, strict=True)), losses.detach(), {k: v.detach() for k, v in carried.items()}
 
     @torch.no_grad()
     def measure(self, params: Tensors) -> Tensors:
         """The metrics of many runs, stacked as in :meth:`gradient`: one tensor of a value per run for each name."""
         runs = len(next(iter(params.values())))
+        together = TOGETHER if self.batched else 1
         parts = [
-            torch.func.vmap(self.evaluate)({name: p[i : i + TOGETHER] for name, p in params.items()})
-            for i in range(0, runs, TOGETHER)
+            self._each(self.evaluate, {name: p[i : i + together] for name, p in params.items()})
+            for i in range(0, runs, together)
         ]
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _each(self, function: Callable[..., Any], *stacked: Any) -> Any:
+        """``function`` of every run: mapped over all at once, or of one after another and stacked."""
+        if self.batched:
+            return torch.func.vmap(function)(*stacked)
+        leaves, spec = tree_flatten(stacked)
+        results = [
+            tree_flatten(function(*tree_unflatten([x[run] for x in leaves], spec))) for run in range(len(leaves[0]))
+        ]
+        columns = zip(*(values for values, _ in results), strict=True)
+        return tree_unflatten([torch.stack(column) for column in columns], results[0][1])
+
+    def missing(self) -> str | None:
+        """One sentence on what to put in place before a run, such as data that must be got elsewhere; else ``None``."""
+        return None
+
+    @property
+    def source(self) -> str:
+        """Which data it is, where a user can choose: part of a run's key."""
+        return ""
 
     def load(self) -> Data:
         """The data: ``"train"``, ``"val"`` and ``"test"``, each a tuple of tensors with a row per example."""

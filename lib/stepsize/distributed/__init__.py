@@ -1,0 +1,1 @@
+"""More than one process: executors for sweeps, and data-parallel training."""

@@ -1,0 +1,214 @@
+"""Where the pieces of a sweep are trained: in this process, in one process a core, or on a cluster."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..store import Store
+
+if TYPE_CHECKING:
+    from ..sweep import Run
+
+Rows = list[dict[str, Any]]
+# Seconds of work below which starting processes does not pay.
+WORTH = 15.0
+# Seconds after which idle processes end, and a scheduler is held for absent.
+IDLE, PATIENCE = 120, 10
+
+
+class Executor(Protocol):
+    """Trains pieces of a sweep; ``str`` says where, for the record."""
+
+    workers: int
+
+    def train(
+        self, chunks: Sequence[Sequence[Run]], store: Store, checkpoint: float, tick: Callable[[int], Any]
+    ) -> Iterator[Rows]:
+        """Train each piece, and yield its rows when it is done, in any order."""
+
+
+class Here:
+    """In this process, one piece after another."""
+
+    workers = 1
+
+    def __str__(self) -> str:
+        return "in this process"
+
+    def train(
+        self, chunks: Sequence[Sequence[Run]], store: Store, checkpoint: float, tick: Callable[[int], Any]
+    ) -> Iterator[Rows]:
+        from ..sweep import train
+
+        for chunk in chunks:
+            # Another process may have done some of them meanwhile.
+            ready = store.known(run.key for run in chunk)
+            tick(sum(run.steps for run in chunk if run.key in ready))
+            todo = [run for run in chunk if run.key not in ready]
+            if todo:
+                yield train(todo, store if store.on_disk else None, checkpoint, tick)
+
+
+class Processes:
+    """In several processes of one thread each, which stay for the next sweep."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def __str__(self) -> str:
+        return f"{self.workers} processes"
+
+    def train(
+        self, chunks: Sequence[Sequence[Run]], store: Store, checkpoint: float, tick: Callable[[int], Any]
+    ) -> Iterator[Rows]:
+        from loky import get_reusable_executor
+        from loky.backend import get_context
+        from loky.process_executor import TerminatedWorkerError
+
+        global _ticks
+        _ticks = _ticks or get_context().Queue()
+        # A process starts with these: one that took all cores at its start would slow the others down.
+        env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        pool = get_reusable_executor(self.workers, timeout=IDLE, env=env, initializer=_begin, initargs=(_ticks,))
+        path = store.path if store.on_disk else None
+        futures = {pool.submit(_train_in_process, list(chunk), path, checkpoint) for chunk in chunks}
+        try:
+            while futures:
+                try:
+                    tick(_ticks.get(timeout=0.2))
+                    continue
+                except queue.Empty:
+                    pass
+                for future in [future for future in futures if future.done()]:
+                    futures.remove(future)
+                    yield future.result()
+        except TerminatedWorkerError as error:
+            raise ChildProcessError(
+                "a process of the sweep was killed, perhaps for want of memory; what was done is in the store: "
+                "the same sweep goes on from there, with workers=1 it needs less memory"
+            ) from error
+        finally:
+            if futures:
+                pool.shutdown(wait=False, kill_workers=True)
+
+
+_ticks: Any = None
+
+
+def _begin(ticks: Any) -> None:
+    """At the start of a process: it leaves Ctrl-C to its parent, and ends with it."""
+    global _ticks
+    _ticks = ticks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _train_in_process(chunk: list[Run], path: str | None, checkpoint: float) -> Rows:
+    from ..sweep import train
+
+    store = Store(path, check=False) if path is not None else None
+    ready: set[str] = set()
+    try:
+        if store is not None:
+            ready = store.known(run.key for run in chunk)
+            _ticks.put(sum(run.steps for run in chunk if run.key in ready))
+        todo = [run for run in chunk if run.key not in ready]
+        return train(todo, store, checkpoint, _ticks.put) if todo else []
+    finally:
+        if store is not None:
+            store.close()
+
+
+def here_or_in_processes(workers: int | str, todo: Sequence[Run]) -> Here | Processes:
+    """Processes where as many were asked for, or, with ``"auto"``, where the work is long enough to pay for them."""
+    runs_on_gpu = any(run.device == "cuda" for run in todo)
+    # What a notebook or script defines does not exist in another process.
+    elsewhere = all(_is_ours(run) for run in todo)
+    if workers == "auto":
+        work = sum(run.cost for run in todo)
+        workers = _cores() if work > WORTH and elsewhere and not runs_on_gpu else 1
+    return Processes(int(workers)) if int(workers) > 1 and todo else Here()
+
+
+def _is_ours(run: Run) -> bool:
+    return type(run.task).__module__.startswith("stepsize.")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Cluster:
+    """On the workers of a ``dask.distributed`` cluster; a piece whose worker dies goes to another."""
+
+    def __init__(self, client: Any, *, ours: bool) -> None:
+        self.client, self.ours = client, ours
+        self.workers = max(1, len(client.scheduler_info()["workers"]))
+
+    def __str__(self) -> str:
+        return f"a cluster of {self.workers} worker{'s' * (self.workers > 1)}"
+
+    def train(
+        self, chunks: Sequence[Sequence[Run]], store: Store, checkpoint: float, tick: Callable[[int], Any]
+    ) -> Iterator[Rows]:
+        from distributed import as_completed
+
+        # Not pure: dask must not take two sweeps' pieces for one.
+        futures = [self.client.submit(_train_on_cluster, list(chunk), pure=False) for chunk in chunks]
+        steps = {f.key: sum(run.steps for run in chunk) for f, chunk in zip(futures, chunks, strict=True)}
+        try:
+            for future in as_completed(futures, loop=self.client.loop):
+                rows = future.result()
+                yield rows
+                # Its rows are in the store now: were its worker to die, dask would train it again.
+                future.release()
+                tick(steps[future.key])
+        finally:
+            self.client.cancel(futures)
+
+    def close(self) -> None:
+        """End the connection, if it was made here."""
+        if self.ours:
+            self.client.close()
+
+
+# A worker may have several threads, and torch's number of threads is one for all.
+_one_at_a_time = threading.Lock()
+
+
+def _train_on_cluster(chunk: list[Run]) -> Rows:
+    from ..sweep import train
+
+    if any(replace(run).key != run.key for run in chunk):
+        raise RuntimeError("a worker of the cluster has another version of stepsize or of torch: give all the same")
+    with _one_at_a_time:
+        return train(chunk, None, 0.0, lambda run_steps: None)
+
+
+def on_cluster(cluster: Any) -> Cluster:
+    """The executor of an address, a ``Client`` or a cluster object; ``ValueError`` if nothing answers there."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ValueError("cluster needs dask.distributed: pip install 'stepsize[cluster]'") from None
+    if isinstance(cluster, Client):
+        return Cluster(cluster, ours=False)
+    try:
+        return Cluster(Client(cluster, timeout=PATIENCE, set_as_default=False), ours=True)
+    except (OSError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        what = "the address of a dask scheduler such as tcp://host:8786, or a client"
+        raise ValueError(f"cluster must be {what}, got {cluster!r} ({reason})") from None
