@@ -105,9 +105,9 @@ class Task(ABC):
         if self.batched:
             return torch.func.vmap(function)(*stacked)
         leaves, spec = tree_flatten(stacked)
-        results = [
-            tree_flatten(function(*tree_unflatten([x[run] for x in leaves], spec))) for run in range(len(leaves[0]))
-        ]
+        # Taken apart at once: the gradient of one place among many would be as large as all of them.
+        runs = zip(*(x.unbind() for x in leaves), strict=True)
+        results = [tree_flatten(function(*tree_unflatten(list(run), spec))) for run in runs]
         columns = zip(*(values for values, _ in results), strict=True)
         return tree_unflatten([torch.stack(column) for column in columns], results[0][1])
 
