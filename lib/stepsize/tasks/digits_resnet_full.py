@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -157,6 +156,8 @@ def read(files: Sequence[tuple[Path, int]], draws: Sequence[Sequence[float]] | N
 
 def picture(path: Path, draws: Sequence[float] | None) -> np.ndarray:
     """The 224 x 224 x 3 bytes that the network is shown of a file."""
+    from PIL import Image
+
     with Image.open(path) as file:
         image = file.convert("RGB")
     if draws is not None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import convolve1d
 
 from ..rules.base import suggestion
 
@@ -100,6 +99,8 @@ def synthesise(
     textbooks give them. Those of most consonants are the ones handed on with D. H. Klatt's synthesiser (J. Acoust.
     Soc. Am. 67, 1980); durations, loudness and hiss are ours, set by looking at spectrograms.
     """
+    from scipy.ndimage import convolve1d
+
     limit = None if seconds is None else round(seconds * RATE / FRAME)
     scores = [_score(text, voice, random, limit) for text, voice in zip(texts, voices, strict=True)]
     frames = limit or max(len(score) for score in scores) + 40
