@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from . import engines
 from .engines import loop
+from .engines.compiled import REALS
 from .rules import RULES, Rule
 from .rules.base import suggestion
-
-ENGINES = ("auto", "loop")
 
 
 class RuleOptimizer(Optimizer):
@@ -23,8 +23,11 @@ class RuleOptimizer(Optimizer):
 
     ``params`` takes tensors, groups or named parameters. The hyper-parameters are the rule's own.
     ``maximize`` walks up. ``variant`` names a deviation of kind ``"library"``, such as ``"torch"``;
-    ``None`` is the paper's form. ``engine`` is ``"auto"`` or ``"loop"``. All of these live in the
-    parameter groups, so that groups may differ and ``state_dict``, ``deepcopy`` and pickling keep them.
+    ``None`` is the paper's form. ``engine`` is ``"loop"`` (the rule as it is written, one tensor after
+    another), ``"compiled"`` (machine code made of the rule with the system's C compiler: equal but for
+    rounding, and fast) or ``"auto"``: compiled in groups of 2^20 numbers or more, and in smaller ones from
+    step 101 on; before that a compiler costs more than it saves. Printing tells which is in use. All of these
+    live in the parameter groups, so that groups may differ and ``state_dict``, ``deepcopy`` and pickling keep them.
 
     State is made at a parameter's first step, and kept in float32 for half-precision parameters.
     Gradients are never changed. Raises ``ValueError`` for a value out of range, ``RuntimeError``
@@ -84,8 +87,8 @@ class RuleOptimizer(Optimizer):
         """Raise ``ValueError`` in one sentence if a value of ``group`` is out of range."""
         if isinstance(group["lr"], torch.Tensor) and group["lr"].numel() != 1:
             raise ValueError("Tensor lr must be 1-element")
-        if group["engine"] not in ENGINES:
-            raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {group['engine']!r}")
+        if group["engine"] not in engines.ENGINES:
+            raise ValueError(f"engine must be one of {', '.join(map(repr, engines.ENGINES))}, got {group['engine']!r}")
         rule = self.rule_of(group)
         rule.validate({name: group[name] for name in rule.defaults})
 
@@ -100,13 +103,25 @@ class RuleOptimizer(Optimizer):
             rule = self.rule_of(group)
             params, grads = gradients(group)
             hyper = {name: group[name] for name in rule.defaults}
-            loop.step(rule, params, grads, [self.state[p] for p in params], hyper)
+            states = [self.state[p] for p in params]
+            engines.step(group["engine"], rule, params, grads, states, hyper, self.__dict__.setdefault("_plans", {}))
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 state of half-precision parameters stays float32."""
         with float32_state(self):
             super().load_state_dict(state_dict)
+
+    def __repr__(self) -> str:
+        before, *groups = super().__repr__().split("    engine: ")
+        for group, text in zip(self.param_groups, groups, strict=True):
+            engine, rule = group["engine"], self.rule_of(group)
+            hyper = {name: group[name] for name in rule.defaults}
+            states = [self.state.get(p, {}) for p in group["params"]]
+            choice = engines.choice(engine, rule, group["params"], states, hyper)
+            shown = engine if engine == choice else f"{engine} ({choice})"
+            before += f"    engine: {shown}{text.removeprefix(engine)}"
+        return before
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -160,10 +175,11 @@ class SGD(RuleOptimizer):
 
 def gradients(group: dict[str, Any]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """The parameters of ``group`` that have a gradient, and the gradients, with the sign of ``maximize``."""
-    params = [p for p in group["params"] if p.grad is not None]
-    for p in params:
-        _refuse_gradient(p.grad)
-    return params, [-p.grad if group["maximize"] else p.grad for p in params]
+    pairs = [(p, g) for p in group["params"] if (g := p.grad) is not None]
+    for _, g in pairs:
+        if g.layout is not torch.strided or g.dtype not in REALS:
+            _refuse_gradient(g)
+    return [p for p, _ in pairs], [-g if group["maximize"] else g for _, g in pairs]
 
 
 @contextmanager

@@ -29,15 +29,20 @@ def step(
     # A tensor as 0-d, which leaves shapes alone, and as exact as a Python float.
     hyper = {name: x.reshape(()).double() if isinstance(x, Tensor) else x for name, x in hyper.items()}
     for p, g, state in zip(params, grads, states, strict=True):
-        if "step" not in state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-        if not rule.state.keys() <= state.keys():  # At the first step, or where momentum is switched on later.
-            state.update(zip(rule.state, rule.init(_wide(p)), strict=True))
+        begin(rule, p, state)
         state["step"] += 1
         new_p, *new_state = rule(_wide(p), _wide(g), int(state["step"]), *(state[name] for name in rule.state), **hyper)
         p.copy_(new_p)
         for name, value in zip(rule.state, new_state, strict=True):
             state[name].copy_(value)
+
+
+def begin(rule: Rule, p: Tensor, state: dict[str, Tensor]) -> None:
+    """Make what ``state`` lacks: at the first step, or where momentum is switched on later."""
+    if "step" not in state:
+        state["step"] = torch.zeros((), dtype=torch.float32)
+    if not rule.state.keys() <= state.keys():
+        state.update(zip(rule.state, rule.init(_wide(p)), strict=True))
 
 
 def _wide(x: Tensor) -> Tensor:

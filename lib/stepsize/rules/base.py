@@ -315,8 +315,8 @@ def column_sum(x: Tensor) -> Tensor:
 
 def where(condition: bool | Tensor, yes: Any, no: Any) -> Any:
     """``yes`` if ``condition`` else ``no``, for a condition on ``t`` or a hyper-parameter, number or tensor."""
-    if isinstance(condition, Tensor):
-        return torch.where(condition, yes, no)
+    if hasattr(condition, "__torch_function__"):  # a tensor, or what stands for one
+        return torch.where(condition, yes, no)  # type: ignore[arg-type]
     return yes if condition else no
 
 

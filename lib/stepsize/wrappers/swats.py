@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engines import loop
+from .. import engines
 from ..optim import RuleOptimizer, _signature, gradients
 from ..rules import Rule, find
 from .base import check_variant, variants, wide
@@ -156,7 +156,7 @@ class SWATS(RuleOptimizer):
         moves = [torch.zeros_like(g) for g in grads]
         rule = self.rule_of(group)
         hyper = {name: group[name] for name in rule.defaults} | {"weight_decay": 0.0}
-        loop.step(rule, moves, grads, [self.state[p] for p in params], hyper)
+        engines.step(group["engine"], rule, moves, grads, [self.state[p] for p in params], hyper)
         for p, move in zip(params, moves, strict=True):
             p.add_(move)
         return [torch.stack([(move * move).sum(), (move * g).sum()]) for move, g in zip(moves, grads, strict=True)]
@@ -173,7 +173,7 @@ class SWATS(RuleOptimizer):
         rate = group["switch_rate"] * (float(group["lr"]) / group["switch_lr"])
         hyper = {"lr": (1 - beta1) * rate, "momentum": beta1, "dampening": 0.0, "weight_decay": group["weight_decay"]}
         rule = SHRINKING_SGD if group["variant"] == "torch-optimizer" else find("sgdm:torch")
-        loop.step(rule, params, grads, [self.state[p] for p in params], hyper)
+        engines.step(group["engine"], rule, params, grads, [self.state[p] for p in params], hyper)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
