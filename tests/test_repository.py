@@ -29,7 +29,7 @@ def _name(requirement: str) -> str:
     return re.split(r"[<>=!~\[; ]", requirement, maxsplit=1)[0].lower().replace("_", "-")
 
 
-MADE = {".venv", "_build", ".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+MADE = {".venv", ".venv-bench", "_build", ".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
 
 
 def _files() -> list[Path]:
@@ -46,7 +46,8 @@ def _files() -> list[Path]:
 
 def test_requirements_name_what_the_project_names() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    assert sorted(_lines("requirements.txt")) == sorted(PROJECT["project"]["dependencies"] + sum(extras.values(), []))
+    named = [line for lines in extras.values() for line in lines]
+    assert sorted(_lines("requirements.txt")) == sorted(PROJECT["project"]["dependencies"] + named)
 
 
 def test_every_requirement_is_pinned_once_in_the_constraints() -> None:

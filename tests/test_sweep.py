@@ -11,7 +11,8 @@ import pytest
 import stepsize
 import torch
 from scipy.stats import loguniform
-from stepsize import store, sweep
+from stepsize import schedules, store, sweep
+from stepsize.distributed import executors
 from stepsize.engines import sweep as engine
 from stepsize.fingerprint import rule_hash
 from stepsize.optim import OPTIMIZERS
@@ -53,21 +54,44 @@ class TestAgainstAPlainLoop:
         error = (model(x).argmax(1) != y).double().mean().item()
         assert runs.frame()["final_test_error"][3] == pytest.approx(error, abs=1e-6)
 
+    @pytest.mark.parametrize("engine", ["compiled", "batched"])
     @each_rule
-    def test_every_rule_in_a_batch_is_its_optimizer_alone(self, name):
+    def test_every_rule_in_a_batch_is_its_optimizer_alone(self, name, engine):
         settings = {name: {"lr": [0.003, 0.01]}}
-        batched = sweep(TASK, settings, seeds=2, steps=20, engine="batched")
+        batched = sweep(TASK, settings, seeds=2, steps=20, engine=engine)
         alone = sweep(TASK, settings, seeds=2, steps=20, engine="loop")
         np.testing.assert_allclose(losses(batched), losses(alone), rtol=1e-4, atol=1e-6)
         assert batched.frame()["state_bytes"].tolist() == alone.frame()["state_bytes"].tolist()
         assert not set(batched.keys) & set(alone.keys)
 
-    def test_every_number_may_differ_between_the_runs_of_a_batch(self):
+    @pytest.mark.parametrize("engine", ["compiled", "batched"])
+    def test_every_number_may_differ_between_the_runs_of_a_batch(self, engine):
         settings = {"adam": {"betas": [(0.9, 0.999), (0.5, 0.9)], "eps": [1e-8, 1e-3], "weight_decay": [0, 0.1]}}
-        together = sweep(TASK, settings, seeds=1, steps=10)
+        together = sweep(TASK, settings, seeds=1, steps=10, engine=engine)
         alone = sweep(TASK, settings, seeds=1, steps=10, engine="loop")
         np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-4)
         assert len({tuple(row) for row in losses(together)}) == 8
+
+    @pytest.mark.parametrize("engine", ["compiled", "batched", "loop"])
+    def test_schedule_is_torchs_scheduler(self, engine):
+        """Two warm-ups in one batch, against a plain loop with ``LambdaLR``."""
+        task, x, y = TASKS[TASK], *TASKS[TASK].data["train"]
+        runs = sweep(
+            TASK, {"adam": {"lr": 0.01, "warmup_steps": [0, 5]}}, seeds=[1], steps=20, schedule="cosine", engine=engine
+        )
+        for row, warmup in zip(losses(runs), (0, 5), strict=True):
+            params = {key: p.requires_grad_() for key, p in task.init(1).items()}
+            optimizer = torch.optim.Adam(params.values(), lr=0.01)
+            scheduler = schedules.scheduler(optimizer, "cosine", 20, warmup_steps=warmup)
+            expected = []
+            for (places,) in itertools.islice(task.batches(1), 20):
+                optimizer.zero_grad()
+                loss = F.cross_entropy(task.forward(params, x[places]), y[places])
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                expected.append(loss.item())
+            assert row == pytest.approx(expected, rel=2e-5)
 
     @pytest.mark.parametrize("name", WRAPPERS)
     def test_optimizers_that_are_no_rule_run_too(self, name):
@@ -85,6 +109,14 @@ class TestBits:
         alone = losses(sweep(TASK, {name: {"lr": lrs[:1]}}, seeds=[5], steps=20))
         assert np.array_equal(together[0], alone[0], equal_nan=True)
         assert np.isfinite(together[0][0])
+
+    def test_threads_train_what_one_trains(self, monkeypatch):
+        settings = {"novograd": {"lr": log_grid(0.001, 0.1, 8)}}
+        here = sweep(TASK, settings, seeds=3, steps=30, workers=1)
+        monkeypatch.setattr(executors, "_cores", lambda: 2)
+        threads = sweep(TASK, settings, seeds=3, steps=30)
+        assert threads.how == "up to 12 runs at a time, in this process, 2 threads"
+        assert np.array_equal(losses(threads), losses(here))
 
     def test_pieces_give_what_the_whole_gives(self, monkeypatch):
         settings = {"nag": {"lr": log_grid(0.01, 1, 5)}}
@@ -289,7 +321,7 @@ class TestGrid:
             ({"seeds": []}, ValueError, r"seeds must be 1 or more, got \[\]"),
             ({"steps": 0}, ValueError, "steps must be a whole number, 1 or more, got 0"),
             ({"steps": 2.5}, ValueError, "steps must be a whole number, 1 or more, got 2.5"),
-            ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'batched', 'loop', got 'fast'"),
+            ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'compiled', 'batched', 'loop', got 'fast'"),
             ({"device": "tpu"}, ValueError, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
             ({"progress": "maybe"}, ValueError, "progress must be True, False or 'always', got 'maybe'"),
             ({"workers": 0}, ValueError, "workers must be a whole number, 1 or more, got 0"),
@@ -314,6 +346,11 @@ class TestGrid:
                 {"optimizers": {"swats": {}}, "engine": "batched"},
                 ValueError,
                 "engine must be 'loop' or 'auto' for swats, which is not a rule, got 'batched'",
+            ),
+            (
+                {"optimizers": {"swats": {}}, "engine": "compiled"},
+                ValueError,
+                "engine must be 'loop' or 'auto' for swats, which is not a rule, got 'compiled'",
             ),
         ],
     )

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -59,6 +60,13 @@ examples:
       what is there already is not written again
 """
 
+BENCH_EXAMPLES = """
+examples:
+  stepsize bench --quick        half a minute: the smaller models and shorter sweeps
+  stepsize bench -o speed.json  every line, about five minutes, and a record of it
+  make bench                    the same in an environment that holds the rivals too
+"""
+
 LIST_EXAMPLES = """
 examples:
   stepsize list optimizers
@@ -71,7 +79,7 @@ examples:
 """
 
 
-COMMANDS = ("list", "sweep", "export", "doctor")
+COMMANDS = ("list", "sweep", "export", "bench", "doctor")
 
 
 class Refusal(Exception):
@@ -158,7 +166,7 @@ def _parser() -> Parser:
     where.add_argument("--workers", metavar="N", default="auto", help="processes (default: one a core if it pays)")
     where.add_argument("--cluster", metavar="ADDRESS", help="a dask scheduler, such as tcp://host:8786")
     where.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    where.add_argument("--engine", default="auto", help="auto, batched or loop (default auto)")
+    where.add_argument("--engine", default="auto", help="auto, compiled, batched or loop (default auto)")
     where.add_argument("--tensorboard", metavar="DIR", help="write all runs for TensorBoard, too")
     run.set_defaults(command=_sweep)
 
@@ -173,6 +181,16 @@ def _parser() -> Parser:
     export.add_argument("--tensorboard", metavar="DIR", help="one folder for each run")
     export.add_argument("--mlflow", metavar="URI", help="a tracking store, such as sqlite:///mlflow.db")
     export.set_defaults(command=_export)
+
+    bench = commands.add_parser(
+        "bench",
+        help="how fast we are, as ratios to named rivals",
+        description="Time steps and sweeps beside their rivals, in turn, and print the ratios.",
+        epilog=BENCH_EXAMPLES,
+    )
+    bench.add_argument("--quick", action="store_true", help="half a minute instead of five")
+    bench.add_argument("-o", "--output", metavar="FILE", help="write a record as JSON")
+    bench.set_defaults(command=_bench)
 
     doctor = commands.add_parser(
         "doctor",
@@ -233,8 +251,11 @@ def _list_tasks() -> None:
     from .tasks import TASKS
 
     for task in TASKS.values():
-        best = "at least" if task.metric in task.larger else "at most"
         print(f"{task.name}\n    {task.description}")
+        if task.name.endswith("@full"):
+            print(f"    {task.metric}; {task.steps:,} steps, for a GPU; never trained to its end by us")
+            continue
+        best = "at least" if task.metric in task.larger else "at most"
         print(f"    {task.steps} steps take about {task.seconds:g} s on one core; AdamW as it comes reaches", end=" ")
         print(f"{task.metric} {best} {task.target:g}")
 
@@ -315,6 +336,18 @@ def _sweep(given: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(given: argparse.Namespace) -> int:
+    from . import bench
+
+    if given.output and not Path(given.output).absolute().parent.is_dir():
+        raise Refusal(f"there is no folder {Path(given.output).absolute().parent} to hold {Path(given.output).name}")
+    record = bench.run(given.quick, lambda line: print(line, flush=True))
+    print("\n" + ", ".join(f"{name} {text}" for name, text in record["made"].items()))
+    if given.output:
+        bench.write(record, given.output)
+    return 0
+
+
 def _export(given: argparse.Namespace) -> int:
     from . import store
 
@@ -384,7 +417,7 @@ def _optimizers(texts: Sequence[str], rates: Any) -> dict[str, Any]:
 
 
 def _settings(text: str, whole: str) -> dict[str, Any]:
-    """``momentum=0.9,betas=(0.9,0.99),schedule=cosine`` as a dict: Python's literals, words, and ranges to draw from."""
+    """``momentum=0.9,betas=(0.9,0.99),schedule=cosine`` as a dict: Python's literals, words, and ranges."""
     try:
         call = ast.parse(f"f({text})", mode="eval").body
         assert isinstance(call, ast.Call) and not call.args
@@ -547,6 +580,16 @@ def _store() -> str:
     return f"SQLite {sqlite3.sqlite_version}: a store can be made and opened"
 
 
+def _packages(mend: str, *names: str) -> Callable[[], str]:
+    def check() -> str:
+        missing = [name for name in names if find_spec(name) is None]
+        if missing:
+            raise Refusal(f"{', '.join(missing)} not installed: {mend}")
+        return ", ".join(names)
+
+    return check
+
+
 CHECKS: list[tuple[str, Callable[[], str], bool]] = [
     ("python", _python, True),
     ("torch", _torch, True),
@@ -558,6 +601,14 @@ CHECKS: list[tuple[str, Callable[[], str], bool]] = [
         _program(["chromium", "chromium-browser", "google-chrome"], "needed only for PDF: apt install chromium"),
         False,
     ),
+    ("compiler", _program(["cc", "gcc", "clang"], "needed only for fast steps: apt install gcc"), False),
+    (
+        "tasks",
+        _packages("pip install 'stepsize[tasks]'", "babel", "gymnasium", "jiwer", "num2words", "sacrebleu"),
+        False,
+    ),
+    ("cluster", _packages("pip install 'stepsize[cluster]'", "distributed"), False),
+    ("export", _packages("pip install 'stepsize[export]'", "mlflow", "tensorboard"), False),
     ("bubblewrap", _program(["bwrap"], "needed only to grade safely: apt install bubblewrap"), False),
 ]
 

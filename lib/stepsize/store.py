@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -65,8 +66,10 @@ class Store:
                 raise StoreError(f"there is no store {self.path}")
             if not Path(path).absolute().parent.is_dir():
                 raise StoreError(f"there is no folder {Path(path).absolute().parent} to hold the store")
+        # Threads of one process take turns.
+        self._turn = threading.RLock()
         with self._plain_words():
-            self._db = sqlite3.connect(self.path, timeout=PATIENCE)
+            self._db = sqlite3.connect(self.path, timeout=PATIENCE, check_same_thread=False)
             try:
                 self._check_or_create(check)
             except BaseException:
@@ -111,7 +114,8 @@ class Store:
     @contextmanager
     def _plain_words(self) -> Iterator[None]:
         try:
-            yield
+            with self._turn:
+                yield
         except sqlite3.Error as error:
             if "malformed" in str(error):
                 raise StoreError(f"{self.path} {DAMAGED}") from error

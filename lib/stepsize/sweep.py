@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from . import optim, schedules, tasks
+from . import schedules, tasks
 from .distributed import executors
-from .engines import loop
+from .engines import compiled
 from .engines import sweep as batched
 from .fingerprint import digest, made_by, module_hash, optimizer_hash, task_hash
 from .rules import find
@@ -37,7 +37,13 @@ __all__ = ["WRAPPERS", "Run", "grid", "log_grid", "plan", "sweep"]
 FEWEST = 8
 # A run has diverged if a loss was not finite, or if its training loss ends this many times above where it began.
 DIVERGED_ABOVE = 2.0
-ENGINES = ("auto", "batched", "loop")
+# What else moves the parameters, by engine.
+CODE = {
+    "compiled": ["engines.compiled", "engines.trace", "engines.print_c"],
+    "batched": [],
+    "loop": ["engines.loop", "optim"],
+}
+ENGINES = ("auto", "compiled", "batched", "loop")
 
 
 def sweep(
@@ -72,9 +78,10 @@ def sweep(
     ``seeds`` is their number (5 means 0 to 4) or the seeds themselves; a seed fixes the start and the order of
     the data, the same for every optimizer, so that differences may be paired. ``steps`` is the length of each
     run (default: the task's own). ``store`` is a file, or ``None`` to keep the runs in memory. ``device`` is
-    ``"auto"``, ``"cpu"`` or ``"cuda"``. ``engine`` is ``"batched"`` (the runs of a rule as one program),
-    ``"loop"`` (one after another by the class in ``stepsize.optim``) or ``"auto"`` (batched for all that is a
-    rule). ``progress``: ``True`` draws a bar on a terminal or in a live notebook, ``"always"`` everywhere,
+    ``"auto"``, ``"cpu"`` or ``"cuda"``. ``engine`` says what moves the parameters: ``"compiled"`` (machine code made
+    of the rule, for many runs at a time, on a CPU with a C compiler), ``"batched"`` (the rule mapped over many runs),
+    ``"loop"`` (the class in ``stepsize.optim``, one run after another) or ``"auto"`` (the first of these that can be).
+    ``progress``: ``True`` draws a bar on a terminal or in a live notebook, ``"always"`` everywhere,
     ``False`` nowhere.
 
     ``workers`` is the number of processes, ``"auto"`` one for each core where the work is long enough to pay for
@@ -205,8 +212,12 @@ class Run:
     early_stop: bool
 
     def __post_init__(self) -> None:
-        if self.asked == "batched" and not is_rule(self.name):
-            raise ValueError(f"engine must be 'loop' or 'auto' for {self.name}, which is not a rule, got 'batched'")
+        if self.asked in ("compiled", "batched") and not is_rule(self.name):
+            raise ValueError(
+                f"engine must be 'loop' or 'auto' for {self.name}, which is not a rule, got {self.asked!r}"
+            )
+        if self.asked == "compiled" and (self.device != "cpu" or not compiled.available()):
+            raise ValueError("engine must be 'batched' or 'auto' on a GPU or without a C compiler, got 'compiled'")
         if self.hyper["warmup_steps"] >= self.steps:
             raise ValueError(f"warmup_steps must be less than steps, {self.steps}, got {self.hyper['warmup_steps']}")
 
@@ -216,8 +227,12 @@ class Run:
 
     @property
     def engine(self) -> str:
-        """``"batched"`` or ``"loop"``."""
-        return self.asked if self.asked != "auto" else "batched" if is_rule(self.name) else "loop"
+        """``"compiled"``, ``"batched"`` or ``"loop"``."""
+        if self.asked != "auto":
+            return self.asked
+        if not is_rule(self.name):
+            return "loop"
+        return "compiled" if self.device == "cpu" and compiled.available() else "batched"
 
     @cached_property
     def key(self) -> str:
@@ -225,7 +240,12 @@ class Run:
         constant = self.factors is None
         return digest(
             {
-                "task": [self.task_name, self.task.source, task_hash(type(self.task)), module_hash(tasks.base.__name__)],
+                "task": [
+                    self.task_name,
+                    self.task.source,
+                    task_hash(type(self.task)),
+                    module_hash(tasks.base.__name__),
+                ],
                 "optimizer": [self.name, optimizer_hash(self.name)],
                 "hyper": self.hyper,
                 "schedule": None if constant else module_hash(schedules.__name__),
@@ -233,7 +253,7 @@ class Run:
                 "steps": self.steps,
                 "early_stop": self.early_stop,
                 "engine": [self.engine, self.device, "float32", "1 thread", module_hash(batched.__name__)],
-                "loop": [module_hash(m.__name__) for m in (loop, optim)] if self.engine == "loop" else None,
+                "code": [module_hash(f"stepsize.{name}") for name in CODE[self.engine]],
             }
         )
 
@@ -301,7 +321,9 @@ class _Work:
         steps = sum(run.steps for run in todo) + ahead * sum(run.steps for run in planned.values())
         self.bar.total = int(self.bar.n + steps)
         executor = self.executor or executors.here_or_in_processes(self.workers, todo)
-        chunks = list(_chunks(todo, self.store.checkpoints(run.key for run in todo), executor.workers))
+        chunks = list(
+            _chunks(todo, self.store.checkpoints(run.key for run in todo), executor.workers * executor.pieces)
+        )
         self.most = max(self.most, *map(len, chunks))
         self.places.add(str(executor))
         for rows in executor.train(chunks, self.store, self.checkpoint, self.bar.update):
@@ -315,16 +337,15 @@ class _Work:
         return f"{together}, {' and '.join(sorted(self.places))}" if self.places else ""
 
 
-def _chunks(todo: Sequence[Run], begun: Mapping[str, int], workers: int) -> Iterator[list[Run]]:
+def _chunks(todo: Sequence[Run], begun: Mapping[str, int], pieces: int) -> Iterator[list[Run]]:
     """The runs in pieces, each of which is trained as one program: of one group, and at one step if begun before."""
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in todo:
         groups.setdefault((*run.group, begun.get(run.key, 0)), []).append(run)
     for runs in groups.values():
-        most = batched.chunk_size(runs[0].task, find(runs[0].name)) if runs[0].engine == "batched" else 1
-        if workers > 1:
-            # Some pieces for each process, so that none is idle at the end for long.
-            most = min(most, max(FEWEST, math.ceil(len(todo) / (2 * workers))))
+        most = 1 if runs[0].engine == "loop" else batched.chunk_size(runs[0].task, find(runs[0].name))
+        if pieces > 1:
+            most = min(most, max(FEWEST, math.ceil(len(todo) / pieces)))
         # Pieces of nearly one size: a small last one would be slow.
         size = math.ceil(len(runs) / math.ceil(len(runs) / most))
         for i in range(0, len(runs), size):
@@ -338,10 +359,11 @@ def train(
     first, device = chunk[0], torch.device(chunk[0].device)
     factors = [run.factors or [1.0] * run.steps for run in chunk] if any(run.factors for run in chunk) else None
 
-    def mover(params: dict[str, Tensor]) -> batched.Mover:
+    def make(params: dict[str, Tensor]) -> batched.Mover:
         if first.engine == "loop":
             return batched.Alone(lambda leaves: optimizer(first.name, leaves, first.own), params)
-        return batched.Batched(find(first.name), [run.own for run in chunk], params)
+        mover = batched.Compiled if first.engine == "compiled" else batched.Batched
+        return mover(find(first.name), [run.own for run in chunk], params)
 
     def save(runs: Mapping[int, batched.Checkpoint]) -> None:
         assert store is not None
@@ -359,7 +381,7 @@ def train(
         [run.seed for run in chunk],
         first.steps,
         device,
-        mover,
+        make,
         factors=None if factors is None else torch.tensor(factors, dtype=torch.float64, device=device).T,
         early_stop=first.early_stop,
         resume=resume,

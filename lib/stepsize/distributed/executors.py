@@ -8,9 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..engines.sweep import one_thread
+from ..rules import find
 from ..store import Store
 
 if TYPE_CHECKING:
@@ -19,14 +22,20 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 # Seconds of work below which starting processes does not pay.
 WORTH = 15.0
+# Runs that a thread must have to train at once, for threads to pay.
+BUSY = 12
 # Seconds after which idle processes end, and a scheduler is held for absent.
 IDLE, PATIENCE = 120, 10
 
 
 class Executor(Protocol):
-    """Trains pieces of a sweep; ``str`` says where, for the record."""
+    """Trains pieces of a sweep; ``str`` says where, for the record.
+
+    ``pieces`` is how many each worker should get at least, so that none is idle for long at the end.
+    """
 
     workers: int
+    pieces: int
 
     def train(
         self, chunks: Sequence[Sequence[Run]], store: Store, checkpoint: float, tick: Callable[[int], Any]
@@ -35,29 +44,56 @@ class Executor(Protocol):
 
 
 class Here:
-    """In this process, one piece after another."""
+    """In this process, as many pieces at once as there are threads."""
 
-    workers = 1
+    pieces = 1
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
 
     def __str__(self) -> str:
-        return "in this process"
+        return f"in this process, {self.workers} threads" if self.workers > 1 else "in this process"
 
     def train(
         self, chunks: Sequence[Sequence[Run]], store: Store, checkpoint: float, tick: Callable[[int], Any]
     ) -> Iterator[Rows]:
-        from ..sweep import train
+        if self.workers == 1:
+            for chunk in chunks:
+                yield _train_here(chunk, store, checkpoint, tick)
+            return
+        stop = threading.Event()
 
-        for chunk in chunks:
-            # Another process may have done some of them meanwhile.
-            ready = store.known(run.key for run in chunk)
-            tick(sum(run.steps for run in chunk if run.key in ready))
-            todo = [run for run in chunk if run.key not in ready]
-            if todo:
-                yield train(todo, store if store.on_disk else None, checkpoint, tick)
+        def ticking(run_steps: int) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            tick(run_steps)
+
+        # The number of torch's threads must not change while any of them trains.
+        with one_thread(), ThreadPoolExecutor(self.workers) as pool:
+            futures = [pool.submit(_train_here, chunk, store, checkpoint, ticking) for chunk in chunks]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                stop.set()
+                for future in futures:
+                    future.cancel()
+
+
+def _train_here(chunk: Sequence[Run], store: Store, checkpoint: float, tick: Callable[[int], Any]) -> Rows:
+    from ..sweep import train
+
+    # Another process may have done some of them meanwhile.
+    ready = store.known(run.key for run in chunk)
+    tick(sum(run.steps for run in chunk if run.key in ready))
+    todo = [run for run in chunk if run.key not in ready]
+    return train(todo, store if store.on_disk else None, checkpoint, tick) if todo else []
 
 
 class Processes:
     """In several processes of one thread each, which stay for the next sweep."""
+
+    pieces = 2
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -133,18 +169,27 @@ def _train_in_process(chunk: list[Run], path: str | None, checkpoint: float) -> 
 
 
 def here_or_in_processes(workers: int | str, todo: Sequence[Run]) -> Here | Processes:
-    """Processes where as many were asked for, or, with ``"auto"``, where the work is long enough to pay for them."""
-    runs_on_gpu = any(run.device == "cuda" for run in todo)
+    """Processes where as many were asked for, or, with ``"auto"``, where the work is long enough to pay for them.
+
+    Before that, ``"auto"`` takes threads where enough runs are trained at once for each to be busy in torch.
+    """
+    on_gpu = any(run.device == "cuda" for run in todo)
     # What a notebook or script defines does not exist in another process.
-    elsewhere = all(_is_ours(run) for run in todo)
-    if workers == "auto":
-        work = sum(run.cost for run in todo)
-        workers = _cores() if work > WORTH and elsewhere and not runs_on_gpu else 1
-    return Processes(int(workers)) if int(workers) > 1 and todo else Here()
+    if not todo or on_gpu or workers == 1 or not all(map(_is_ours, todo)):
+        return Here()
+    if workers != "auto":
+        return Processes(int(workers))
+    if sum(run.cost for run in todo) > WORTH:
+        return Processes(_cores()) if _cores() > 1 else Here()
+    batched = [run for run in todo if run.engine != "loop" and run.task.batched]
+    return Here(min(_cores(), max(1, len(batched) // BUSY)))
 
 
 def _is_ours(run: Run) -> bool:
-    return type(run.task).__module__.startswith("stepsize.")
+    modules = [type(run.task).__module__]
+    if run.engine != "loop":
+        modules.append(find(run.name).function.__module__)
+    return all(module.startswith("stepsize.") for module in modules)
 
 
 def _cores() -> int:
@@ -153,6 +198,8 @@ def _cores() -> int:
 
 class Cluster:
     """On the workers of a ``dask.distributed`` cluster; a piece whose worker dies goes to another."""
+
+    pieces = 2
 
     def __init__(self, client: Any, *, ours: bool) -> None:
         self.client, self.ours = client, ours
@@ -164,13 +211,13 @@ class Cluster:
     def train(
         self, chunks: Sequence[Sequence[Run]], store: Store, checkpoint: float, tick: Callable[[int], Any]
     ) -> Iterator[Rows]:
-        from distributed import as_completed
+        from distributed import as_completed as each_completed
 
         # Not pure: dask must not take two sweeps' pieces for one.
         futures = [self.client.submit(_train_on_cluster, list(chunk), pure=False) for chunk in chunks]
         steps = {f.key: sum(run.steps for run in chunk) for f, chunk in zip(futures, chunks, strict=True)}
         try:
-            for future in as_completed(futures, loop=self.client.loop):
+            for future in each_completed(futures, loop=self.client.loop):
                 rows = future.result()
                 yield rows
                 # Its rows are in the store now: were its worker to die, dask would train it again.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..rules.base import Rule
 from ..tasks.base import Task, Tensors
+from . import compiled
 
 # Bytes that the parameters, gradients and states of the runs trained at once may take.
 MEMORY = 256 * 2**20
@@ -114,6 +116,59 @@ class Batched:
             # What is 0-d in a run is promoted by a float64 hyper-parameter.
             moved[name] = tuple(n.to(o.dtype) for n, o in zip(new, old, strict=True))
         return moved
+
+
+class Compiled:
+    """Many runs of one rule, each moved by the compiled step; the hyper-parameters may differ in any way.
+
+    Parameters and state stay where they are from step to step, so that the step's tables of addresses do too.
+    """
+
+    def __init__(self, rule: Rule, hypers: Sequence[Mapping[str, Any]], params: Tensors) -> None:
+        self.rule, self.hypers = rule, [dict(hyper) for hyper in hypers]
+        self.states = {name: _repeat(rule.init(p[0]), len(p)) for name, p in params.items()}
+        self.bound: Tensor | None = None
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(s[0].numel() * s.element_size() for state in self.states.values() for s in state)
+
+    def _bind(self, params: Tensors, t: int) -> None:
+        """Make the views of each run's tensors once."""
+        self.bound = next(iter(params.values()))
+        self.grads = {name: torch.empty_like(p) for name, p in params.items()}
+        self.moves = []
+        for run, hyper in enumerate(self.hypers):
+            states = [
+                {"step": torch.tensor(float(t - 1)), **{k: s[run] for k, s in zip(self.rule.state, state, strict=True)}}
+                for state in self.states.values()
+            ]
+            own = [p[run] for p in params.values()], [g[run] for g in self.grads.values()]
+            self.moves.append(compiled.fixed(self.rule, *own, states, hyper))
+
+    @torch.no_grad()
+    def move(self, params: Tensors, grads: Tensors, t: int, factors: Tensor | None) -> None:
+        if self.bound is not next(iter(params.values())):
+            self._bind(params, t)
+        for name, g in grads.items():
+            self.grads[name].copy_(g)
+        rates = [1.0] * len(self.moves) if factors is None else factors.tolist()
+        for move, hyper, rate in zip(self.moves, self.hypers, rates, strict=True):
+            move(hyper if factors is None else {**hyper, "lr": hyper["lr"] * rate})
+
+    def state(self, run: int) -> dict[str, list[Tensor]]:
+        return {name: [s[run].clone() for s in state] for name, state in self.states.items()}
+
+    def load(self, states: Sequence[dict[str, list[Tensor]]]) -> None:
+        for name, old in self.states.items():
+            columns = zip(*(state[name] for state in states), strict=True)
+            self.states[name] = tuple(torch.stack(c).to(o) for c, o in zip(columns, old, strict=True))
+        self.bound = None
+
+    def keep(self, runs: Tensor) -> None:
+        self.states = {name: tuple(s[runs] for s in state) for name, state in self.states.items()}
+        self.hypers = [self.hypers[run] for run in runs]
+        self.bound = None
 
 
 class Alone:
@@ -275,13 +330,26 @@ def is_number(value: Any) -> bool:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread inside: a run then has the same bits in whatever batch it is."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Torch on one thread inside: a run then has the same bits in whatever batch it is.
+
+    Threads of Python may be inside at once, each with a thread of torch; the last to leave restores their number.
+    """
+    global _inside, _before
+    with _door:
+        if not _inside:
+            _before = torch.get_num_threads()
+        _inside += 1
+        torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _door:
+            _inside -= 1
+            if not _inside:
+                torch.set_num_threads(_before)
+
+
+_door, _inside, _before = threading.Lock(), 0, 1
 
 
 class _Recorder:

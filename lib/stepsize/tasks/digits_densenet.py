@@ -27,7 +27,7 @@ class DigitsDenseNet(DigitsResNet):
 
     name = "digits-densenet"
     description = "1,797 handwritten digits of 8 x 8 pixels, DenseNet of seven 3 x 3 layers, batch 64; share of errors"
-    steps, seconds, target = 200, 3.0, 0.08
+    steps, seconds, target = 200, 5.0, 0.08
 
     def init(self, seed: int) -> Tensors:
         random = self.generator(seed, "init")

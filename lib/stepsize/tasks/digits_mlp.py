@@ -28,7 +28,7 @@ class DigitsMLP(Task):
     description = "1,797 handwritten digits of 8 x 8 pixels, 64-64-10 network, batch 128; share of errors"
     metric = "test_error"
     metrics = ("train_loss", "train_error", "val_loss", "val_error", "test_error")
-    steps, seconds, target = 300, 0.4, 0.05
+    steps, seconds, target = 300, 0.2, 0.08
     divisible = True
     batch = 128
 

@@ -1,0 +1,107 @@
+"""Sphinx directives made from recorded results: ``tasks``, a section per task, and ``speed``, the last benchmark."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+from stepsize.fingerprint import task_hash
+from stepsize.tasks import TASKS, Task
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def section(task: Task, record: dict[str, Any] | None) -> str:
+    """One task in MyST: its docstring, what a run costs, and what was measured."""
+    better = "at least" if task.metric in task.larger else "at most"
+    how = "as one program" if task.batched else "one after another, on all cores"
+    parts = [
+        f"## {task.name}",
+        inspect.cleandoc(task.__doc__ or "").replace("``", "`"),
+        f"**A run:** {task.steps:,} steps; the runs of a sweep are trained {how}. "
+        f"**Target:** `{task.metric}` {better} {task.target:g} for AdamW at its default.",
+    ]
+    if record is None:
+        parts.append("**Measured:** not yet. It needs data that no package carries.")
+    else:
+        mean, low, high = record["interval"]
+        made = record["made"]
+        stale = "" if record["code"] == task_hash(type(task)) else " **Stale:** the task's code changed since."
+        parts.append(
+            f"**Measured:** {record['parameters']:,} parameters; AdamW reached {mean:.4g} "
+            f"(95 % interval {low:.4g} to {high:.4g}, n = {len(record['reached'])}) in {record['seconds']:.1f} s a run "
+            f"({made['device']}, one thread, torch {made['torch']}, {made['date']}).{stale}"
+        )
+    return "\n\n".join(parts)
+
+
+class Tasks(SphinxDirective):
+    """``{tasks}``: a section per task, by name."""
+
+    def run(self) -> list[nodes.Node]:
+        records = _record(self, "tasks.json")
+        return _parsed(self, "\n\n".join(section(task, records.get(name)) for name, task in sorted(TASKS.items())))
+
+
+class Speed(SphinxDirective):
+    """``{speed}``: every line of the benchmark, how cost grows, and what was measured on a GPU, if it was."""
+
+    def run(self) -> list[nodes.Node]:
+        record, gpu = _record(self, "bench.json"), _record(self, "gpu.json")
+        parts = [
+            "## Beside the rivals",
+            table(["", "rival", "ratio", "to reach"], [_cells(x) for x in record["lines"]]),
+        ]
+        names = {"parameters": "Parameters", "runs": "Runs at once", "batch": "Batch size"}
+        parts.append("## How the cost grows")
+        for what, rows in record["growth"].items():
+            cells = [
+                [f"{row[key]:.3g}" if isinstance(row[key], float) else f"{row[key]:,}" for key in row] for row in rows
+            ]
+            parts += [f"### {names[what]}", table([key.replace("_", " ") for key in rows[0]], cells)]
+        made = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in record["made"].items())
+        parts += ["## On what", f"Measured in one run of `make bench`: {made}."]
+        parts.append("## On a GPU")
+        if not gpu:
+            parts.append("Not run on a GPU yet: `make gpu` writes the record that would stand here.")
+        else:
+            lines = [[x["what"], x["rival"], f"{x['ratio']:.2f}", ""] for x in gpu["lines"]]
+            parts.append(table(["", "rival", "ratio", ""], lines))
+            parts.append(", ".join(f"{name} {text}" for name, text in gpu["made"].items()))
+        return _parsed(self, "\n\n".join(parts))
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
+
+
+def _cells(line: dict[str, Any]) -> list[str]:
+    if line["ratio"] is None:
+        return [line["what"], line["rival"], "not measured", line["target"]]
+    spread = " [{:.2f}, {:.2f}]".format(*line["spread"]) if "spread" in line else ""
+    ratio = f"{line['ratio']:.2f}{spread}"
+    return [line["what"], line["rival"], ratio if line["reached"] else f"**{ratio}**, missed", line["target"]]
+
+
+def _record(directive: SphinxDirective, name: str) -> dict[str, Any]:
+    directive.env.note_dependency(str(RESULTS / name))
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text("utf-8")) if (RESULTS / name).exists() else {}
+    return found
+
+
+def _parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
+    node = nodes.Element()
+    directive.state.nested_parse(StringList(text.splitlines(), source="record"), 0, node, match_titles=True)
+    return node.children
+
+
+def setup(app: Any) -> dict[str, Any]:
+    app.add_directive("tasks", Tasks)
+    app.add_directive("speed", Speed)
+    return {"parallel_read_safe": True}
