@@ -15,7 +15,7 @@ NOTEBOOKS := $(wildcard chapters/*.ipynb book/reports/*.ipynb)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint live clean
+.PHONY: help setup book test lint live bench gpu clean
 
 help:  ## List the commands
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1  /p' $(MAKEFILE_LIST) | awk '{printf "  %s %-6s ", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -54,6 +54,22 @@ test: setup  ## Build the book, lint, and run every test, chapter and report; al
 live: setup  ## Open the chapters in JupyterLab
 	@$(PY) -m jupyterlab chapters
 
+RIVALS := .venv-bench/bin/python
+
+$(RIVALS): tools/rivals.txt constraints.txt
+	@$(PYTHON) -m venv --clear .venv-bench
+	@echo "Installing the rivals into .venv-bench ..."
+	@$(RIVALS) -m pip install --quiet --disable-pip-version-check torch $(PINS) $(addprefix --extra-index-url ,$(TORCH_INDEX_URL))
+	@$(RIVALS) -m pip install --quiet --disable-pip-version-check -r tools/rivals.txt $(PINS)
+	@$(RIVALS) -m pip install --quiet --disable-pip-version-check -e . $(PINS)
+	@touch $@
+
+bench: $(RIVALS)  ## Time steps and sweeps beside their rivals, about five minutes; the record goes into book/results
+	@env -u OMP_NUM_THREADS $(RIVALS) -m stepsize.cli bench -o book/results/bench.json
+
+gpu:  ## What only a GPU can show, with PyTorch, Triton and NumPy alone; without a GPU it says so
+	@$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/gpu.py
+
 clean:  ## Remove the built site, its caches and .venv
-	rm -rf _build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis lib/*.egg-info
+	rm -rf _build .venv .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis lib/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

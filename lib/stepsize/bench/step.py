@@ -1,0 +1,128 @@
+"""How fast a step is: ours beside torch's and other libraries', on tensors of the shapes that real models have."""
+
+from __future__ import annotations
+
+import inspect
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from .. import optim
+
+Shapes = list[tuple[int, ...]]
+
+
+def _mlp() -> Shapes:
+    return [shape for a, b in ((784, 60), (60, 60), (60, 10)) for shape in ((b, a), (b,))]
+
+
+def _resnet18() -> Shapes:
+    shapes: Shapes = [(64, 3, 7, 7), (64,), (64,)]
+    width = 64
+    for new in (64, 64, 128, 128, 256, 256, 512, 512):
+        shapes += [(new, width, 3, 3), (new,), (new,), (new, new, 3, 3), (new,), (new,)]
+        shapes += [(new, width, 1, 1), (new,), (new,)] if new != width else []
+        width = new
+    return [*shapes, (1000, 512), (1000,)]
+
+
+def _gpt2() -> Shapes:
+    """GPT-2 small with 65 characters and a context of 256."""
+    n = 768
+    block = [(n,), (n,), (3 * n, n), (3 * n,), (n, n), (n,), (n,), (n,), (4 * n, n), (4 * n,), (n, 4 * n), (n,)]
+    return [(65, n), (256, n), *block * 12, (n,), (n,)]
+
+
+MODELS: dict[str, Callable[[], Shapes]] = {"mlp": _mlp, "resnet18": _resnet18, "gpt2": _gpt2}
+
+# The measure of all, and what it is held to: ours, its options, torch's, its options.
+MEASURE = "torch AdamW fused"
+Made = tuple[Callable[..., Optimizer], dict[str, Any]]
+NAMESAKES: dict[str, tuple[Made, Made]] = {
+    "AdamW": ((optim.AdamW, {"variant": "torch"}), (torch.optim.AdamW, {})),
+    "Adam": ((optim.Adam, {}), (torch.optim.Adam, {})),
+    "SGD with momentum": (
+        (optim.SGD, {"momentum": 0.9, "variant": "torch"}),
+        (torch.optim.SGD, {"lr": 1e-3, "momentum": 0.9}),
+    ),
+    "NAG": ((optim.NAG, {"variant": "torch"}), (torch.optim.SGD, {"lr": 1e-3, "momentum": 0.9, "nesterov": True})),
+    "Adagrad": ((optim.Adagrad, {}), (torch.optim.Adagrad, {})),
+    "RMSprop": ((optim.RMSprop, {}), (torch.optim.RMSprop, {})),
+    "Adadelta": ((optim.Adadelta, {}), (torch.optim.Adadelta, {})),
+    "NAdam": ((optim.NAdam, {"variant": "torch"}), (torch.optim.NAdam, {})),
+    "AMSGrad": ((optim.AMSGrad, {"variant": "torch"}), (torch.optim.Adam, {"amsgrad": True})),
+    "RAdam": ((optim.RAdam, {"variant": "torch"}), (torch.optim.RAdam, {})),
+}
+# Other libraries' NovoGrad: module, class, and the settings of which the faster counts.
+LIBRARIES: dict[str, tuple[str, str, list[dict[str, bool]]]] = {
+    "pytorch_optimizer": ("pytorch_optimizer", "NovoGrad", [{"foreach": False}, {"foreach": True}]),
+    "torch-optimizer": ("torch_optimizer", "NovoGrad", [{}]),
+    "timm": ("timm.optim", "NvNovoGrad", [{}]),
+}
+
+
+def novograd(model: str, seconds: float) -> dict[str, float]:
+    """Medians of a step of our NovoGrad, of torch's fused AdamW, and of each library's NovoGrad that is here."""
+    makers: dict[str, Callable[..., Optimizer]] = {
+        "NovoGrad": partial(optim.NovoGrad, engine="compiled"),
+        MEASURE: partial(torch.optim.AdamW, fused=True),
+    }
+    for library, (module, name, settings) in LIBRARIES.items():
+        try:
+            face = getattr(import_module(module), name)
+        except (ImportError, AttributeError, RuntimeError):
+            continue
+        for setting in settings:
+            if not setting or "foreach" in inspect.signature(face).parameters:
+                words = "".join(f" {key}={value}" for key, value in setting.items())
+                makers[f"{library}{words}"] = partial(face, lr=1e-3, **setting)
+    return _medians(makers, MODELS[model](), seconds)
+
+
+def namesake(name: str, model: str, seconds: float) -> dict[str, float]:
+    """Medians of a step of ours and of torch's, in each way that torch has: fused, foreach, one by one."""
+    (ours, options), (theirs, given) = NAMESAKES[name]
+    makers: dict[str, Callable[..., Optimizer]] = {name: partial(ours, **options, engine="compiled")}
+    for way in ("fused", "foreach"):
+        if way in inspect.signature(theirs).parameters:
+            makers[f"torch {way}"] = partial(theirs, **given, **{way: True})
+    makers["torch one by one"] = partial(theirs, **given, foreach=False)
+    return _medians(makers, MODELS[model](), seconds)
+
+
+def growth(sizes: Sequence[int] = (10**3, 10**4, 10**5, 10**6, 10**7), seconds: float = 1.0) -> list[dict[str, float]]:
+    """Seconds of a step on 16 tensors of so many numbers in all: NovoGrad compiled and plain, torch's fused AdamW."""
+    rows = []
+    for size in sizes:
+        makers: dict[str, Callable[..., Optimizer]] = {
+            "compiled": partial(optim.NovoGrad, engine="compiled"),
+            "loop": partial(optim.NovoGrad, engine="loop"),
+            MEASURE: partial(torch.optim.AdamW, fused=True),
+        }
+        rows.append({"parameters": size} | _medians(makers, [(size // 16,)] * 16, seconds))
+    return rows
+
+
+def _medians(makers: Mapping[str, Callable[..., Optimizer]], shapes: Shapes, seconds: float) -> dict[str, float]:
+    """The median time of a step of each; they take turns, so that what disturbs one disturbs all."""
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    for p in params:
+        p.grad = 1e-3 * torch.randn_like(p)
+    made = {name: make(params) for name, make in makers.items()}
+    for optimizer in made.values():
+        for _ in range(2):  # the first makes the state, and compiles
+            optimizer.step()
+    times: dict[str, list[float]] = {name: [] for name in made}
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(next(iter(times.values()))) < 5:
+        for name, optimizer in made.items():
+            began = time.perf_counter()
+            optimizer.step()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
