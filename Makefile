@@ -47,7 +47,8 @@ test: setup  ## Build the book, lint, and run every test, chapter and report; al
 	@failed=; log=$$(mktemp); $(MAKE) --no-print-directory lint >$$log 2>&1 & lint=$$!; \
 	$(MAKE) --no-print-directory book || failed="$$failed book"; \
 	wait $$lint || failed="$$failed lint"; cat $$log; rm $$log; \
-	$(PY) -m pytest -q tests/test_notebooks.py chapters tests/test_store.py tests/test_repository.py tests --no-loadscope-reorder -n 2 --dist loadfile \
+	$(PY) -m pytest -q tests/test_notebooks.py chapters tests/test_compiled.py tests/test_targets.py tests/test_survival.py \
+	    tests/test_store.py tests/test_repository.py tests --no-loadscope-reorder -n 2 --dist loadfile \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout 120 || failed="$$failed pytest"; \
 	[ -z "$$failed" ] || { echo "make test: FAILED in:$$failed"; exit 1; }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from itertools import chain
 from typing import Any
 
@@ -16,6 +18,20 @@ from .engines import loop
 from .engines.compiled import REALS
 from .rules import RULES, Rule
 from .rules.base import suggestion
+
+
+def _without_compiler(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of torch's, which imports torch's compiler, a second or more, at its first call; here it does not.
+
+    Where that compiler is loaded already, it is told to leave the method alone, as torch has it.
+    """
+    plain = inspect.unwrap(method)
+
+    @wraps(plain)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (method if "torch._dynamo" in sys.modules else plain)(*args, **kwargs)
+
+    return call
 
 
 class RuleOptimizer(Optimizer):
@@ -36,6 +52,9 @@ class RuleOptimizer(Optimizer):
     """
 
     rule_name: str
+
+    zero_grad = _without_compiler(Optimizer.zero_grad)
+    state_dict = _without_compiler(Optimizer.state_dict)
 
     def __init__(self, params: Iterable[Any], *positional: Any, **keyword: Any) -> None:
         defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items() if name != "params"}
@@ -81,7 +100,7 @@ class RuleOptimizer(Optimizer):
         if "base_lr" in group and group["base_lr"] is None and group["lr"] > 0:
             # In the group, so that new groups, copies and checkpoints keep it.
             param_group["base_lr"] = float(group["lr"])
-        super().add_param_group(param_group)
+        _add_param_group(self, param_group)
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise ``ValueError`` in one sentence if a value of ``group`` is out of range."""
@@ -110,7 +129,7 @@ class RuleOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 state of half-precision parameters stays float32."""
         with float32_state(self):
-            super().load_state_dict(state_dict)
+            _load_state_dict(self, state_dict)
 
     def __repr__(self) -> str:
         before, *groups = super().__repr__().split("    engine: ")
@@ -128,6 +147,10 @@ class RuleOptimizer(Optimizer):
         for group in self.param_groups:
             for name in self.defaults.keys() - {"differentiable"}:  # A state dict of an older version may lack some.
                 group.setdefault(name, self.defaults[name])
+
+
+_add_param_group = _without_compiler(Optimizer.add_param_group)
+_load_state_dict = _without_compiler(Optimizer.load_state_dict)
 
 
 def _signature(hyper: dict[str, Any]) -> inspect.Signature:

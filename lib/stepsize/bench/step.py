@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,6 +16,7 @@ import torch
 from torch.optim import Optimizer
 
 from .. import optim
+from ..engines import compiled
 
 Shapes = list[tuple[int, ...]]
 
@@ -94,6 +97,34 @@ def namesake(name: str, model: str, seconds: float) -> dict[str, float]:
             makers[f"torch {way}"] = partial(theirs, **given, **{way: True})
     makers["torch one by one"] = partial(theirs, **given, foreach=False)
     return _medians(makers, MODELS[model](), seconds)
+
+
+def first(model: str) -> float:
+    """Seconds of NovoGrad's first step where nothing was compiled before: it makes the state too."""
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in MODELS[model]()]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    with compiled.empty_cache():
+        optimizer = optim.NovoGrad(params, engine="compiled")
+        began = time.perf_counter()
+        optimizer.step()
+        return time.perf_counter() - began
+
+
+IMPORT = """
+import time, torch
+began = time.perf_counter()
+import stepsize.optim
+stepsize.optim.Adam([torch.nn.Parameter(torch.zeros(3))]).zero_grad()
+print(time.perf_counter() - began)
+"""
+
+
+def imported(times: int) -> float:
+    """Seconds that the library and a first optimizer take in a process that has torch: the median of ``times``."""
+    command = [sys.executable, "-c", IMPORT]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(times)]
+    return statistics.median(float(run.stdout) for run in runs)
 
 
 def growth(sizes: Sequence[int] = (10**3, 10**4, 10**5, 10**6, 10**7), seconds: float = 1.0) -> list[dict[str, float]]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -106,23 +104,8 @@ def _loop(name: str, runs: int, steps: int) -> float:
     return time.perf_counter() - began
 
 
-@contextmanager
-def _empty_cache() -> Iterator[None]:
-    before = os.environ.get("XDG_CACHE_HOME")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder
-        compiled.forget()
-        try:
-            yield
-        finally:
-            compiled.forget()
-            os.environ.pop("XDG_CACHE_HOME")
-            if before is not None:
-                os.environ["XDG_CACHE_HOME"] = before
-
-
 def _fresh(what: Callable[[], None]) -> float:
-    with _empty_cache():
+    with compiled.empty_cache():
         return _timed(what)
 
 

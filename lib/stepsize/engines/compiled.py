@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 import warnings
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from operator import is_
 from pathlib import Path
@@ -354,7 +355,22 @@ def fixed(
     return move
 
 
-def forget() -> None:
-    """Forget what was compiled in this process; what is on disk stays."""
-    _families.clear()
-    load.cache_clear()
+@contextmanager
+def empty_cache() -> Iterator[None]:
+    """Inside, nothing was ever compiled: to time what a new user meets."""
+    before = os.environ.get("XDG_CACHE_HOME")
+
+    def forget() -> None:
+        _families.clear()
+        load.cache_clear()
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        forget()
+        try:
+            yield
+        finally:
+            forget()
+            os.environ.pop("XDG_CACHE_HOME")
+            if before is not None:
+                os.environ["XDG_CACHE_HOME"] = before
