@@ -46,6 +46,11 @@ class TestRates:
         tried = {0.001: 5.0, 0.08: 2.0, 0.1: 1.0, 0.12: 2.0, 1.0: 5.0}
         assert next_rates(tried, 0.1, 8) == [0.008944]
 
+    @pytest.mark.parametrize("budget", [1, 5, 20, 60])
+    def test_every_search_uses_its_whole_budget_and_tries_no_rate_twice(self, budget):
+        for best in (1e-3, 0.012, 5.0):
+            assert len(search(lambda rate: abs(math.log10(rate / best)), 0.01, budget)) == budget  # noqa: B023
+
     def test_nothing_is_tried_beyond_the_budget(self):
         assert next_rates({0.01: 1.0, 0.1: 0.5, 1.0: 2.0}, 0.01, 1) == [0.03162]
         assert next_rates({0.01: 1.0, 0.1: 0.5, 1.0: 2.0}, 0.01, 0) == []

@@ -132,7 +132,8 @@ def next_rates(tried: Mapping[float, float], default: float, left: int) -> list[
 
     It begins with the default and a decade on both sides. While the best lies at an edge, it goes a decade
     further there; then it halves, in log10, the gaps on both sides of the best; when these are small, the
-    widest gap anywhere, to draw the whole basin. Of equal scores the middle one counts as the best.
+    widest gap anywhere, to draw the whole basin, and at last a decade further out. Of equal scores the middle
+    one counts as the best.
     """
     if not tried:
         return [_typed(default * factor) for factor in (1, 0.1, 10)][:left]
@@ -150,6 +151,10 @@ def next_rates(tried: Mapping[float, float], default: float, left: int) -> list[
     if not found and not sides and gaps and max(gaps) > NEAR:
         sides = [gaps.index(max(gaps))]
     found += [math.sqrt(rates[i] * rates[i + 1]) for i in sides]
+    if not found:
+        # All near is known, and every optimizer tries as many: a decade beyond the edge that is nearer to the best.
+        below = rates[at] / rates[0] < rates[-1] / rates[at]
+        found.append(rates[0] / 10 if below else rates[-1] * 10)
     return [rate for rate in map(_typed, found) if rate not in tried][:left]
 
 
