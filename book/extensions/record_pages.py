@@ -53,19 +53,11 @@ class Speed(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         record, gpu = _record(self, "bench.json"), _record(self, "gpu.json")
-        parts = [
-            "## Beside the rivals",
-            table(["", "rival", "ratio", "to reach"], [_cells(x) for x in record["lines"]]),
-        ]
-        names = {"parameters": "Parameters", "runs": "Runs at once", "batch": "Batch size"}
-        parts.append("## How the cost grows")
-        for what, rows in record["growth"].items():
-            cells = [
-                [f"{row[key]:.3g}" if isinstance(row[key], float) else f"{row[key]:,}" for key in row] for row in rows
-            ]
-            parts += [f"### {names[what]}", table([key.replace("_", " ") for key in rows[0]], cells)]
-        made = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in record["made"].items())
-        parts += ["## On what", f"Measured in one run of `make bench`: {made}."]
+        parts = ["## Beside the rivals"]
+        if record:
+            parts += _measured(record)
+        else:
+            parts.append("Not measured yet: `make bench` writes the record that would stand here.")
         parts.append("## On a GPU")
         if not gpu:
             parts.append("Not run on a GPU yet: `make gpu` writes the record that would stand here.")
@@ -74,6 +66,18 @@ class Speed(SphinxDirective):
             parts.append(table(["", "rival", "ratio", ""], lines))
             parts.append(", ".join(f"{name} {text}" for name, text in gpu["made"].items()))
         return _parsed(self, "\n\n".join(parts))
+
+
+def _measured(record: dict[str, Any]) -> list[str]:
+    parts = [table(["", "rival", "ratio", "to reach"], [_cells(line) for line in record["lines"]])]
+    names = {"parameters": "Parameters", "runs": "Runs at once", "batch": "Batch size"}
+    parts.append("## How the cost grows")
+    for what, rows in record["growth"].items():
+        heads = [key.replace("_", " ") for key in rows[0]]
+        cells = [[f"{x:.3g}" if isinstance(x, float) else f"{x:,}" for x in row.values()] for row in rows]
+        parts += [f"### {names[what]}", table(heads, cells)]
+    made = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in record["made"].items())
+    return [*parts, "## On what", f"Measured in one run of `make bench`: {made}."]
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

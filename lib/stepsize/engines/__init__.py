@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..rules.base import Rule
-from . import compiled, loop
+from . import compiled, compiled_cuda, loop
 
 ENGINES = ("auto", "loop", "compiled")
 # "auto" compiles, which takes a fraction of a second, at once for this many numbers, and else after so many steps.
@@ -47,4 +47,5 @@ def _pays(params: Sequence[Tensor], states: Sequence[Mapping[str, Any]]) -> bool
     if sum([p.numel() for p in params]) >= LARGE:
         return True
     # Where little is to be gained, want of a compiler is worth no warning.
-    return bool(states) and bool(states[0].get("step", 0) >= LATE) and compiled.available()
+    compiler = compiled_cuda if params and params[0].is_cuda else compiled
+    return bool(states) and bool(states[0].get("step", 0) >= LATE) and compiler.available()

@@ -63,7 +63,12 @@ def step(
     that are tensors within tuples, and rules that cannot be compiled are left to the loop; if that is for want of a
     compiler, or for the rule, with one ``RuntimeWarning`` a process. The number of threads is torch's and changes no
     bits. ``plans`` is the caller's to keep: it saves looking at tensors that have not moved since the last step.
+    Where the first tensor is on a GPU, the step is that of ``compiled_cuda``.
     """
+    if params and params[0].is_cuda:
+        from . import compiled_cuda
+
+        return compiled_cuda.step(rule, params, grads, states, hyper, plans)
     family, numbers = _family(rule, hyper)
     key = family, id(params[0]) if params else 0
     plan = plans.get(key) if plans else None
@@ -174,6 +179,10 @@ class Plan:
 def takes(rule: Rule, p: Tensor, hyper: Mapping[str, Any]) -> bool:
     """Whether ``step`` has compiled, or would try to compile, the rule for ``p``."""
     family, _ = _family(rule, hyper)
+    if p.is_cuda:
+        from . import compiled_cuda
+
+        return compiled_cuda.takes(family, p) is not None
     plain = type(p) in PLAIN and p.is_cpu and p.dtype in REALS and p.numel() > 0
     return family is not None and plain and family.kernels.get((p.dtype, p.ndim), True) is not None
 
