@@ -40,10 +40,11 @@ class RuleOptimizer(Optimizer):
     ``params`` takes tensors, groups or named parameters. The hyper-parameters are the rule's own.
     ``maximize`` walks up. ``variant`` names a deviation of kind ``"library"``, such as ``"torch"``;
     ``None`` is the paper's form. ``engine`` is ``"loop"`` (the rule as it is written, one tensor after
-    another), ``"compiled"`` (machine code made of the rule with the system's C compiler, on a GPU with
-    Triton: equal but for rounding, and fast) or ``"auto"``: compiled in groups of 2^20 numbers or more, and in smaller ones from
-    step 101 on; before that a compiler costs more than it saves. Printing tells which is in use. All of these
-    live in the parameter groups, so that groups may differ and ``state_dict``, ``deepcopy`` and pickling keep them.
+    another), ``"compiled"`` (machine code made of the rule, by the system's C compiler, on a GPU by Triton:
+    equal but for rounding, and fast) or ``"auto"``: compiled in groups of 2^20 numbers or more, and in
+    smaller ones from step 101 on; before that a compiler costs more than it saves. Printing tells which is
+    in use. All of these live in the parameter groups, so that groups may differ and ``state_dict``,
+    ``deepcopy`` and pickling keep them.
 
     State is made at a parameter's first step, and kept in float32 for half-precision parameters.
     Gradients are never changed. Raises ``ValueError`` for a value out of range, ``RuntimeError``
