@@ -298,7 +298,7 @@ class _Work:
         self.store = Store(":memory:" if store is None else store)
         self.workers, self.checkpoint = workers, checkpoint
         self.done, self.most = 0, 0
-        self.places: set[str] = set()
+        self.place: executors.Executor | None = None
         self.shown = _is_shown(progress)
         self.bar: tqdm[Any] | None = None
 
@@ -325,7 +325,8 @@ class _Work:
             _chunks(todo, self.store.checkpoints(run.key for run in todo), executor.workers * executor.pieces)
         )
         self.most = max(self.most, *map(len, chunks))
-        self.places.add(str(executor))
+        if self.place is None or executor.workers > self.place.workers:
+            self.place = executor
         for rows in executor.train(chunks, self.store, self.checkpoint, self.bar.update):
             self.store.add(rows)
             self.done += len(rows)
@@ -334,7 +335,7 @@ class _Work:
     def how(self) -> str:
         """Where and how many at a time the runs were trained; nothing if none was."""
         together = f"up to {self.most} runs at a time" if self.most > 1 else "one run at a time"
-        return f"{together}, {' and '.join(sorted(self.places))}" if self.places else ""
+        return f"{together}, {self.place}" if self.place else ""
 
 
 def _chunks(todo: Sequence[Run], begun: Mapping[str, int], pieces: int) -> Iterator[list[Run]]:

@@ -71,30 +71,16 @@ class Mover(Protocol):
         """Go on with some of the runs only: their places."""
 
 
-class Batched:
-    """Many runs of one rule. Numbers among the hyper-parameters may differ between runs, all else must be the same.
+class Stacked:
+    """The state of many runs of one rule: for each parameter the rule's states, each stacked along a first axis."""
 
-    Each number becomes a float64 tensor mapped over the runs, so that inside the rule it is 0-d, and
-    expressions such as ``1 - beta2**t`` are as exact as with Python's floats.
-    """
-
-    def __init__(self, rule: Rule, hypers: Sequence[Mapping[str, Any]], params: Tensors) -> None:
+    def __init__(self, rule: Rule, params: Tensors) -> None:
         self.rule = rule
-        some = next(iter(params.values()))
-        self.hyper, self.axes = _stack_hyper(hypers, some.device)
         self.states = {name: _repeat(rule.init(p[0]), len(p)) for name, p in params.items()}
 
     @property
     def state_bytes(self) -> int:
         return sum(s[0].numel() * s.element_size() for state in self.states.values() for s in state)
-
-    @torch.no_grad()
-    def move(self, params: Tensors, grads: Tensors, t: int, factors: Tensor | None) -> None:
-        hyper = self.hyper if factors is None else {**self.hyper, "lr": self.hyper["lr"] * factors}
-        axes = (None, 0, 0, 0, self.axes)
-        moved = torch.func.vmap(self._one, in_dims=axes)(t, params, grads, self.states, hyper)
-        for name, (p, *state) in moved.items():
-            params[name], self.states[name] = p, tuple(state)
 
     def state(self, run: int) -> dict[str, list[Tensor]]:
         return {name: [s[run].clone() for s in state] for name, state in self.states.items()}
@@ -106,6 +92,30 @@ class Batched:
 
     def keep(self, runs: Tensor) -> None:
         self.states = {name: tuple(s[runs] for s in state) for name, state in self.states.items()}
+
+
+class Batched(Stacked):
+    """Many runs of one rule. Numbers among the hyper-parameters may differ between runs, all else must be the same.
+
+    Each number becomes a float64 tensor mapped over the runs, so that inside the rule it is 0-d, and
+    expressions such as ``1 - beta2**t`` are as exact as with Python's floats.
+    """
+
+    def __init__(self, rule: Rule, hypers: Sequence[Mapping[str, Any]], params: Tensors) -> None:
+        super().__init__(rule, params)
+        some = next(iter(params.values()))
+        self.hyper, self.axes = _stack_hyper(hypers, some.device)
+
+    @torch.no_grad()
+    def move(self, params: Tensors, grads: Tensors, t: int, factors: Tensor | None) -> None:
+        hyper = self.hyper if factors is None else {**self.hyper, "lr": self.hyper["lr"] * factors}
+        axes = (None, 0, 0, 0, self.axes)
+        moved = torch.func.vmap(self._one, in_dims=axes)(t, params, grads, self.states, hyper)
+        for name, (p, *state) in moved.items():
+            params[name], self.states[name] = p, tuple(state)
+
+    def keep(self, runs: Tensor) -> None:
+        super().keep(runs)
         self.hyper = tree_map_only(Tensor, lambda x: x[runs], self.hyper)
 
     def _one(self, t: int, params: Tensors, grads: Tensors, states: Any, hyper: dict[str, Any]) -> dict[str, Any]:
@@ -118,20 +128,16 @@ class Batched:
         return moved
 
 
-class Compiled:
+class Compiled(Stacked):
     """Many runs of one rule, each moved by the compiled step; the hyper-parameters may differ in any way.
 
     Parameters and state stay where they are from step to step, so that the step's tables of addresses do too.
     """
 
     def __init__(self, rule: Rule, hypers: Sequence[Mapping[str, Any]], params: Tensors) -> None:
-        self.rule, self.hypers = rule, [dict(hyper) for hyper in hypers]
-        self.states = {name: _repeat(rule.init(p[0]), len(p)) for name, p in params.items()}
+        super().__init__(rule, params)
+        self.hypers = [dict(hyper) for hyper in hypers]
         self.bound: Tensor | None = None
-
-    @property
-    def state_bytes(self) -> int:
-        return sum(s[0].numel() * s.element_size() for state in self.states.values() for s in state)
 
     def _bind(self, params: Tensors, t: int) -> None:
         """Make the views of each run's tensors once."""
@@ -156,17 +162,12 @@ class Compiled:
         for move, hyper, rate in zip(self.moves, self.hypers, rates, strict=True):
             move(hyper if factors is None else {**hyper, "lr": hyper["lr"] * rate})
 
-    def state(self, run: int) -> dict[str, list[Tensor]]:
-        return {name: [s[run].clone() for s in state] for name, state in self.states.items()}
-
     def load(self, states: Sequence[dict[str, list[Tensor]]]) -> None:
-        for name, old in self.states.items():
-            columns = zip(*(state[name] for state in states), strict=True)
-            self.states[name] = tuple(torch.stack(c).to(o) for c, o in zip(columns, old, strict=True))
+        super().load(states)
         self.bound = None
 
     def keep(self, runs: Tensor) -> None:
-        self.states = {name: tuple(s[runs] for s in state) for name, state in self.states.items()}
+        super().keep(runs)
         self.hypers = [self.hypers[run] for run in runs]
         self.bound = None
 
