@@ -9,10 +9,12 @@ import json
 import platform
 import sys
 import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from types import FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -62,6 +64,83 @@ def rule_hash(rule: Rule) -> str:
             elif isinstance(value, (int, float, str, tuple)):
                 seen[name] = repr(value)
     return digest(seen)
+
+
+def function_hash(function: FunctionType, *more: Any) -> str:
+    """A hash of an experiment: its code and that of our helpers it calls, and the rules and tasks it names.
+
+    The sweep and the engines do not count: tests hold them to the loop. ``more`` is anything else, as JSON.
+    """
+    from .tasks import TASKS
+
+    seen: dict[str, Any] = {"": more}
+    queue, words = [function], set(_words(more))
+    while queue:
+        function = queue.pop()
+        if function.__qualname__ in seen:
+            continue
+        seen[function.__qualname__] = _undecorated(function)
+        codes = list(_codes(function.__code__))
+        words |= set(_words([[*code.co_consts] for code in codes]))
+        words |= set(_words([function.__defaults__, function.__kwdefaults__]))
+        names = {name for code in codes for name in code.co_names}
+        for name in sorted(names):
+            value = function.__globals__.get(name)
+            if name.isupper() and _is_plain(value):
+                seen[name] = value
+                words |= set(_words(value))
+            inside = vars(value).values() if isinstance(value, ModuleType) else [value]
+            queue += [x for x in inside if isinstance(x, FunctionType) and x.__name__ in names and _counts(x)]
+    for word in words:
+        if word in TASKS:
+            seen[f"task {word}"] = task_hash(type(TASKS[word]))
+        elif word.partition(":")[0] in RULES or word in WRAPPERS:
+            # A word with a colon may be no variant but a format.
+            with suppress(KeyError):
+                seen[f"rule {word}"] = optimizer_hash(word)
+    return digest(seen)
+
+
+# Modules whose functions are part of an experiment that calls them.
+EXPERIMENTS = ("stepsize.claims.", "stepsize.landscapes", "stepsize.schedules")
+
+
+def _counts(function: FunctionType) -> bool:
+    return function.__module__.startswith(EXPERIMENTS)
+
+
+def _undecorated(function: FunctionType) -> str:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = []
+    return _bare(ast.unparse(tree))
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return value is not None
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _codes(inner)
+
+
+def _words(what: Any) -> Iterator[str]:
+    """The strings anywhere in nested tuples, lists and mappings."""
+    if isinstance(what, str):
+        yield what
+    elif isinstance(what, Mapping):
+        yield from _words([*what.keys(), *what.values()])
+    elif isinstance(what, (tuple, list, frozenset, set)):
+        for part in what:
+            yield from _words(part)
 
 
 def task_hash(kind: type) -> str:

@@ -220,7 +220,7 @@ class Runs:
         Each is taken at its chosen setting. The leader is compared with every other by the differences paired by
         seed, with intervals that hold together with probability ``level`` (Bonferroni).
         """
-        per_seed = self._chosen_values(metric)
+        per_seed = self.chosen_values(metric)
         worse = _worse(metric, self.store.rows(self.keys))
         rank = sorted(per_seed, key=lambda name: worse * float(np.mean([*per_seed[name][1].values()])))
         setting, values = per_seed[rank[0]]
@@ -248,8 +248,11 @@ class Runs:
         tail = f"In brackets: how much {other_way} theirs is, paired by seed."
         return " ".join(filter(None, [lead, beaten, close, tail]))
 
-    def _chosen_values(self, metric: str) -> dict[str, tuple[str, dict[int, float]]]:
-        """For each optimizer its chosen setting, and the final value of each seed there."""
+    def chosen_values(self, metric: str) -> dict[str, tuple[str, dict[int, float]]]:
+        """For each optimizer its chosen setting (text), and the final value of each seed there.
+
+        A diverged run has the value of its step 0. ``ValueError`` for runs of several tasks or lengths.
+        """
         settings = self.settings(metric)
         if settings[["task", "steps"]].drop_duplicates().shape[0] > 1:
             raise ValueError("these runs are of several tasks or lengths: compare one at a time")

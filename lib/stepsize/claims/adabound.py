@@ -1,0 +1,1 @@
+"""The claims on AdaBound, AMSBound and SWATS: chapter 12."""

@@ -1,0 +1,1 @@
+"""The claims on AMSGrad and where Adam goes wrong: chapter 08."""

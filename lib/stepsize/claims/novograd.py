@@ -1,0 +1,1 @@
+"""The claims on NovoGrad: chapter 14."""

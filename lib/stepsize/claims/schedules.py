@@ -1,0 +1,1 @@
+"""The claims on learning-rate schedules: chapter 09."""

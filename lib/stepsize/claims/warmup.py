@@ -1,0 +1,1 @@
+"""The claims on warm-up and RAdam: chapter 10."""

@@ -1,0 +1,1 @@
+"""The claim on decoupled weight decay: chapter 06."""
