@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import matplotlib
@@ -27,3 +28,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("slowest notebooks")
         for name, total in sorted(seconds.items(), key=lambda item: -item[1])[:5]:
             terminalreporter.write_line(f"{total:6.1f} s  {name}")
+    with suppress(ImportError, FileNotFoundError):
+        from stepsize import claims
+
+        for state in ("stale", "not recorded"):
+            found = [claim_id for claim_id in claims.CLAIMS if claims.state(claim_id) == state]
+            if found:
+                terminalreporter.section(
+                    f"claims whose record is {state}" if state == "stale" else "claims without record"
+                )
+                terminalreporter.write_line(f"{', '.join(found)}: `stepsize claims` measures them")

@@ -67,6 +67,18 @@ examples:
   make bench                    the same in an environment that holds the rivals too
 """
 
+CLAIMS_EXAMPLES = """
+examples:
+  stepsize list claims
+  stepsize claims novograd-half-memory
+      measures that claim with its recorded budget, prints the verdict, and rewrites its record
+  stepsize claims --store claims.db
+      all whose record is missing or stale; the runs are kept in claims.db, so that a second call,
+      also after a crash or Ctrl-C, trains none of them again
+  stepsize claims sgd-lr-dilemma --quick
+      the budget of the page: seconds, and no record is written
+"""
+
 LIST_EXAMPLES = """
 examples:
   stepsize list optimizers
@@ -79,7 +91,7 @@ examples:
 """
 
 
-COMMANDS = ("list", "sweep", "export", "bench", "doctor")
+COMMANDS = ("list", "sweep", "claims", "export", "bench", "doctor")
 
 
 class Refusal(Exception):
@@ -169,6 +181,19 @@ def _parser() -> Parser:
     where.add_argument("--engine", default="auto", help="auto, compiled, batched or loop (default auto)")
     where.add_argument("--tensorboard", metavar="DIR", help="write all runs for TensorBoard, too")
     run.set_defaults(command=_sweep)
+
+    claims = commands.add_parser(
+        "claims",
+        help="measure the statements of the ledger, and record the verdicts",
+        description="Measure each claim ID, or all whose record is missing or stale, and write its record.",
+        epilog=CLAIMS_EXAMPLES,
+    )
+    claims.add_argument("ids", metavar="ID", nargs="*", help="such as adam-fast; `stepsize list claims` names them")
+    claims.add_argument("--store", metavar="FILE", default="claims.db", help="keep the runs here (default claims.db)")
+    claims.add_argument("--results", metavar="DIR", help="where the records go (default book/results/claims)")
+    claims.add_argument("--workers", metavar="N", default="auto", help="processes (default: one a core if it pays)")
+    claims.add_argument("--quick", action="store_true", help="with the page's budget, seconds each; no record")
+    claims.set_defaults(command=_claims)
 
     export = commands.add_parser(
         "export",
@@ -278,7 +303,18 @@ def _list_claims() -> None:
     from .claims import CLAIMS
 
     for claim in CLAIMS.values():
-        print(f"{claim.id}\n    {claim.says} ({claim.source})")
+        print(f"{claim.id}\n    {claim.says} ({claim.source}; chapter {claim.chapter:02}; {_told(claim.id)})")
+
+
+def _told(claim_id: str) -> str:
+    """What the record of a claim says, if there is one."""
+    from . import claims
+
+    try:
+        found = claims.recorded(claim_id)
+    except (FileNotFoundError, ValueError):
+        return "not recorded"
+    return f"{found.verdict}, recorded {found.made['date']}" + (", stale" if found.stale else "")
 
 
 LISTS: dict[str, Callable[[], None]] = {
@@ -333,6 +369,34 @@ def _sweep(given: argparse.Namespace) -> int:
         with _input():
             runs.to_tensorboard(given.tensorboard)
     _print_runs(runs, metric, given.interval)
+    return 0
+
+
+def _claims(given: argparse.Namespace) -> int:
+    from . import claims
+    from .store import StoreError
+
+    where = Path(given.results) if given.results else None
+    workers = given.workers if given.workers == "auto" else _whole("workers", given.workers)
+    with _input():
+        if where is None and not given.quick:
+            where = claims.folder()
+        asked = [claims.find(claim_id) for claim_id in given.ids] or list(claims.CLAIMS.values())
+    todo = asked
+    if not given.ids and not given.quick:
+        todo = [claim for claim in asked if claims.state(claim.id, where) != "recorded"]
+        print(f"{len(asked) - len(todo)} of {len(asked)} claims have a fresh record; {len(todo)} to measure")
+    store = None if given.quick else given.store
+    for number, claim in enumerate(todo, start=1):
+        print(f"[{number}/{len(todo)}] {claim.id}", flush=True)
+        try:
+            with claims.training(store=store, progress=True, workers=workers):
+                result = claims.measure(claim.id, **({} if given.quick else claim.recorded))
+        except StoreError as error:
+            raise Refusal(str(error)) from None
+        print(result)
+        if not given.quick:
+            print(f"  written: {claims.keep(result, where)}")
     return 0
 
 
