@@ -135,3 +135,43 @@ def test_digits_network_is_the_one_of_torch_nn():
     torch.testing.assert_close(
         measured["train_loss"], F.cross_entropy(layers(DIGITS.data["train"][0]), DIGITS.data["train"][1])
     )
+
+
+class TestOptions:
+    def test_a_changed_task_has_the_plain_ones_start_and_its_own_batches(self):
+        plain, changed = tasks.find("digits-mlp"), tasks.find("digits-mlp:batch=64")
+        assert changed.name == "digits-mlp:batch=64" and changed.batch == 64 and plain.batch == 128
+        assert all(torch.equal(p, plain.init(3)[name]) for name, p in changed.init(3).items())
+        (wide,), (narrow,) = next(plain.batches(0)), next(changed.batches(0))
+        assert torch.equal(wide[:64], narrow)
+
+    def test_the_start_can_be_scaled(self):
+        plain, changed = tasks.find("digits-mlp"), tasks.find("digits-mlp:init=4,batch=64")
+        for name, p in changed.init(3).items():
+            assert torch.equal(p, (4 if p.ndim > 1 else 1) * plain.init(3)[name])
+
+    def test_runs_of_a_changed_task_are_runs_of_their_own(self):
+        from stepsize import sweep
+
+        names = ["digits-mlp", "digits-mlp:init=4"]
+        keys = [sweep(name, {"sgd": {}}, seeds=1, steps=2, progress=False).keys for name in names]
+        assert keys[0] != keys[1]
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("digits-mlp:", "ends in a colon"),
+            ("digits-mlp:bach=64", "no option 'bach'; did you mean 'batch'"),
+            ("digits-mlp:batch=0", "batch of digits-mlp must be a whole number of 1 or more, got '0'"),
+            ("digits-mlp:batch=many", "must be a whole number"),
+            ("digits-mlp:init=nan", "init of digits-mlp must be a number above 0"),
+            ("digits-mlp:target=1", "no option 'target'"),
+        ],
+    )
+    def test_what_cannot_be_is_refused_with_a_sentence(self, name, says):
+        with pytest.raises(ValueError, match=says):
+            tasks.find(name)
+
+    def test_an_unknown_task_with_options_is_met_with_the_nearest(self):
+        with pytest.raises(KeyError, match="did you mean 'digits-mlp'"):
+            tasks.find("digits-mpl:batch=64")

@@ -3,7 +3,8 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .base import TASKS, Task, find, task
+from .base import TASKS, Task, task
+from .options import find
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
