@@ -254,3 +254,12 @@ def test_play_runs_many_starts_at_once():
 def test_start_outside_the_interval_gets_one_sentence():
     with pytest.raises(ValueError, match=re.escape("start must be in [-1, 1], got 2")):
         landscapes.play("sgd", landscapes.counterexample(), 3, start=2.0)
+
+
+def test_online_runs_of_several_seeds_are_those_of_each_seed_alone():
+    problem = landscapes.rare_spike(random=True)
+    x, regret = landscapes.play("adam", problem, 300, seed=[3, 5], lr=1e-2)
+    for row, seed in enumerate([3, 5]):
+        alone, its_regret = landscapes.play("adam", problem, 300, seed=seed, lr=1e-2)
+        torch.testing.assert_close(x[row], alone, rtol=0, atol=1e-12)
+        torch.testing.assert_close(regret[row], its_regret, rtol=0, atol=1e-8)

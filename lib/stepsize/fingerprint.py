@@ -92,9 +92,10 @@ def function_hash(function: FunctionType, *more: Any) -> str:
             inside = vars(value).values() if isinstance(value, ModuleType) else [value]
             queue += [x for x in inside if isinstance(x, FunctionType) and x.__name__ in names and _counts(x)]
     for word in words:
-        if word in TASKS:
-            seen[f"task {word}"] = task_hash(type(TASKS[word]))
-        elif word.partition(":")[0] in RULES or word in WRAPPERS:
+        plain = word.partition(":")[0]
+        if plain in TASKS:
+            seen[f"task {word}"] = task_hash(type(TASKS[plain]))
+        elif plain in RULES or word in WRAPPERS:
             # A word with a colon may be no variant but a format.
             with suppress(KeyError):
                 seen[f"rule {word}"] = optimizer_hash(word)

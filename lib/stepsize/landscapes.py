@@ -307,13 +307,18 @@ def rare_spike(random: bool = False) -> OnlineProblem:
 
 
 def play(
-    rule: str | Rule, problem: OnlineProblem, steps: int, start: Any = None, seed: int = 0, **hyper: Any
+    rule: str | Rule,
+    problem: OnlineProblem,
+    steps: int,
+    start: Any = None,
+    seed: int | Sequence[int] = 0,
+    **hyper: Any,
 ) -> tuple[Tensor, Tensor]:
     """Run ``rule`` on an online problem, put back into the interval after each step: ``(x, regret)``.
 
     ``x`` has the point before the first step and after each, ``(steps + 1,)``; ``regret`` has, after each
     step, the loss so far minus that of the best fixed point for the steps so far, ``(steps,)``. With n
-    values for ``start`` or a hyper-parameter both have n rows. A hyper-parameter may be a function of t.
+    values for ``start``, ``seed`` or a hyper-parameter both have n rows. A hyper-parameter may be a function of t.
     """
     method = find(rule) if isinstance(rule, str) else rule
     if steps < 1:
@@ -322,15 +327,22 @@ def play(
     p = torch.as_tensor(problem.start if start is None else start, dtype=torch.float64)[..., None]
     if not ((p >= low) & (p <= high)).all():
         raise ValueError(f"start must be in [{low:g}, {high:g}], got {start!r}")
+    many_seeds = not isinstance(seed, (int, np.integer))
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed]
     fixed, batched = _split(method, hyper)
-    n = _common({name: len(values) for name, values in batched.items()} | ({"start": len(p)} if p.ndim == 2 else {}))
+    sizes = {name: len(values) for name, values in batched.items()}
+    sizes |= {"start": len(p)} if p.ndim == 2 else {}
+    sizes |= {"seed": len(seeds)} if many_seeds else {}
+    n = _common(sizes)
     if n is not None:
         p = p.expand(n, 1)
-    slopes = problem.slopes(steps, seed)
+    slopes = torch.stack([problem.slopes(steps, one) for one in seeds])
+    steep = slopes.T[..., None] if many_seeds else slopes[0]
     many = None if n is None else batched
-    x = _run(method, lambda p, t: slopes[t - 1].expand_as(p), p, steps, fixed, many, problem.interval)
+    x = _run(method, lambda p, t: steep[t - 1].expand_as(p), p, steps, fixed, many, problem.interval)
     x = x[..., 0].movedim(0, -1)
-    total = slopes.cumsum(0)
+    slopes = slopes if many_seeds else slopes[0]
+    total = slopes.cumsum(-1)
     return x, (slopes * x[..., :-1]).cumsum(-1) - torch.minimum(total * low, total * high)
 
 
