@@ -15,7 +15,7 @@ NOTEBOOKS := $(wildcard chapters/*.ipynb book/reports/*.ipynb)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint live bench gpu clean
+.PHONY: help setup book test lint live bench which-novograd gpu clean
 
 help:  ## List the commands
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1  /p' $(MAKEFILE_LIST) | awk '{printf "  %s %-6s ", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -67,6 +67,11 @@ $(RIVALS): tools/rivals.txt constraints.txt
 
 bench: $(RIVALS)  ## Time steps and sweeps beside their rivals, about five minutes; the record goes into book/results
 	@env -u OMP_NUM_THREADS $(RIVALS) -m stepsize.cli bench -o book/results/bench.json
+
+which-novograd: $(RIVALS)  ## Run every NovoGrad that installs here for ten steps; the record goes into book/results
+	@$(RIVALS) -m pip download --quiet --disable-pip-version-check --no-deps --dest .venv-bench/wheels \
+	    timm==1.0.31 nemo_toolkit==3.0.0 pytorch_optimizer==3.10.1
+	@$(RIVALS) tools/which_novograd.py .venv-bench/wheels
 
 gpu:  ## What only a GPU can show, with PyTorch, Triton and NumPy alone; without a GPU it says so
 	@$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/gpu.py

@@ -10,6 +10,7 @@ from typing import Any
 import check_site
 import pytest
 import yaml
+from stepsize import claims
 from stepsize.rules.base import SYMBOLS
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +82,18 @@ def test_figures_drawn_by_a_chapter_have_a_caption(page: str) -> None:
     for image in check_site.soup(SITE / page).select(".cell_output img"):
         figure = image.find_parent("figure")
         assert figure is not None and figure.find("figcaption") is not None, f"no caption: {image.get('alt')}"
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_a_chapter_has_the_number_of_its_file(page: str) -> None:
+    number = check_site.soup(SITE / page).find("h1").find("span", class_="section-number")
+    assert number.get_text().strip(" .") == str(int(Path(page).name[:2]))
+
+
+def test_the_ledger_shows_every_claim() -> None:
+    ledger = check_site.soup(SITE / "book/claims.html")
+    for claim in claims.CLAIMS.values():
+        assert claim.says in ledger.find(id=claim.id).get_text()
 
 
 def test_the_notation_page_has_words_for_every_symbol() -> None:

@@ -1,19 +1,24 @@
-"""Sphinx directives made from recorded results: ``tasks``, a section per task, and ``speed``, the last benchmark."""
+"""Sphinx directives made from records: ``tasks``, ``speed`` (the last benchmark) and ``claims`` (the ledger)."""
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
+from collections import Counter
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
+from stepsize import claims
 from stepsize.fingerprint import task_hash
 from stepsize.tasks import TASKS, Task
 
 RESULTS = Path(__file__).parents[1] / "results"
+CHAPTERS = Path(__file__).parents[2] / "chapters"
 
 
 def section(task: Task, record: dict[str, Any] | None) -> str:
@@ -68,6 +73,44 @@ class Speed(SphinxDirective):
         return _parsed(self, "\n\n".join(parts))
 
 
+class Claims(SphinxDirective):
+    """``{claims}``: how many claims have which verdict, then each by chapter, with its record unfolded at a click."""
+
+    def run(self) -> list[nodes.Node]:
+        where = RESULTS / "claims"
+        found = {claim_id: _recorded(claim_id, where) for claim_id in claims.CLAIMS}
+        for claim_id in found:
+            self.env.note_dependency(str(where / f"{claim_id}.json"))
+        counts = Counter(result.verdict if result else "not recorded" for result in found.values())
+        told = [[verdict, str(counts[verdict])] for verdict in (*claims.VERDICTS, "not recorded") if counts[verdict]]
+        parts = [table(["verdict", "claims"], told)]
+        for number, own in itertools.groupby(claims.CLAIMS.values(), key=lambda claim: claim.chapter):
+            path = next(CHAPTERS.glob(f"{number:02}-*.ipynb"), None)
+            title = json.loads(path.read_text("utf-8"))["cells"][0]["source"] if path else [f"Chapter {number:02}"]
+            parts.append(f"## {number}. {''.join(title).splitlines()[0].lstrip('# ')}")
+            if path:
+                parts.append(f"Shown in [](../chapters/{path.name}).")
+            parts += [entry(claim, found[claim.id]) for claim in own]
+        return _parsed(self, "\n\n".join(parts))
+
+
+def entry(claim: claims.Claim, result: claims.Result | None) -> str:
+    """One claim of the ledger: its verdict in the line, everything else folded."""
+    says = f"{escape(claim.says)} <small>({claim.source}, <code>{claim.id}</code>)</small>"
+    if result is None:
+        return f'<p id="{claim.id}">{says}: <strong>not recorded</strong></p>'
+    stale = ", stale: the code has changed since" if result.stale else ""
+    head = f"{says}: <strong>{result.verdict}</strong>, n = {result.outcome.n:,}{stale}"
+    return f'<details id="{claim.id}"><summary>{head}</summary>{result._repr_html_()}</details>'
+
+
+def _recorded(claim_id: str, where: Path) -> claims.Result | None:
+    try:
+        return claims.recorded(claim_id, where)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def _measured(record: dict[str, Any]) -> list[str]:
     parts = [table(["", "rival", "ratio", "to reach"], [_cells(line) for line in record["lines"]])]
     names = {"parameters": "Parameters", "runs": "Runs at once", "batch": "Batch size"}
@@ -108,4 +151,5 @@ def _parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("tasks", Tasks)
     app.add_directive("speed", Speed)
+    app.add_directive("claims", Claims)
     return {"parallel_read_safe": True}
