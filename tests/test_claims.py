@@ -131,6 +131,12 @@ class TestRecord:
         monkeypatch.setitem(CLAIMS, "id", replace(made.claim, conditions={"a": "other", "b": "<b>"}))
         assert claims.state("id", where) == "stale"
 
+    def test_a_record_made_with_another_budget_is_stale(self, monkeypatch, tmp_path):
+        made = result(a=True)
+        monkeypatch.setitem(CLAIMS, "id", made.claim)
+        claims.keep(replace(made, given={"seeds": 2}), tmp_path)
+        assert claims.state("id", tmp_path) == "stale"
+
     def test_a_record_of_other_conditions_is_refused_with_its_mend(self, kept, monkeypatch):
         made, where = kept
         monkeypatch.setitem(CLAIMS, "id", replace(made.claim, conditions={"c": "new"}))

@@ -127,7 +127,7 @@ class TestSweep:
         ("sweep digits-mlp -o sgd --device tpu", "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
         (
             "sweep digits-mlp -o sgd --engine fast",
-            "engine must be one of 'auto', 'compiled', 'batched', 'loop', got 'fast'",
+            "engine must be one of 'auto', 'native', 'compiled', 'batched', 'loop', got 'fast'",
         ),
         ("sweep digits-mlp -o sgd --sees 3", "unrecognized arguments: --sees 3 (see stepsize --help)"),
         ("sweep digits-mlp", "the following arguments are required: -o/--optimizer (see stepsize sweep --help)"),

@@ -221,6 +221,16 @@ def test_missing_column_is_named(runs, missing):
         figures.rate_basin(runs.frame().drop(columns=missing))
 
 
+def test_intervals_fill_the_dots_of_those_that_are_clear_of_the_line():
+    table = pd.DataFrame({"task": ["near", "far"], "mean": [1.1, 2.0], "low": [0.9, 1.5], "high": [1.3, 2.7]})
+    figure = figures.intervals(table, xlabel="ratio", none=1.0, logx=True)
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["far", "near"]
+    dots = {line.get_xdata()[0]: line.get_markerfacecolor() for line in ax.lines if line.get_marker() == "o"}
+    assert dots == {2.0: figures.HUES[0], 1.1: "white"}
+    assert any(np.allclose(line.get_xdata(), [1.5, 2.7]) for line in ax.lines)
+
+
 def test_curves_show_each_optimizer_at_its_chosen_rate(runs):
     figure = figures.curves(runs, "train_loss")
     expected = np.array([[0, 1.1], [5, 1.1 / 6], [10, 0.1]])
@@ -307,3 +317,27 @@ def test_steps_table_refuses_what_no_rule_knows():
         figures.steps_table(["sgd", "sgdm"], [1.0], momentun=0.9)
     with pytest.raises(ValueError, match=re.escape("momentum must be in [0, 1), got 2")):
         figures.steps_table(["sgd", "sgdm"], [1.0], momentum=2)
+
+
+def test_heat_maps_have_a_map_each_and_a_star_on_the_lowest_mean():
+    places = itertools.product(["adam", "adamw"], [0.01, 0.1, 1.0], [1e-4, 1e-3], [0, 1])
+    table = pd.DataFrame(places, columns=["optimizer", "lr", "weight_decay", "seed"])
+    best = (table["lr"] == 0.1) & (table["weight_decay"] == 1e-3) & (table["optimizer"] == "adamw")
+    table["val_loss"] = np.where(best, 0.5, 2.0) + table["seed"] / 10
+    figure = figures.heat_maps(table, "val_loss", top=1.0)
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["adam", "adamw"]
+    (star,) = figure.axes[1].lines
+    assert (star.get_xdata()[0], star.get_ydata()[0]) == (0.1, 1e-3)
+    assert figure.axes[1].collections[0].get_clim() == (0.55, 1.0)
+    with pytest.raises(ValueError, match="no column 'val_err'"):
+        figures.heat_maps(table, "val_err")
+
+
+def test_a_schedules_source_is_its_body_without_docstring_and_types_and_marks_what_is_new():
+    assert str(figures.schedule_source("cosine")).splitlines() == [
+        "def cosine(step, total_steps, *, end=0.0):",
+        '    return _cosine(1.0, _fraction("end", end), _run(step, total_steps))',
+    ]
+    changed = str(figures.schedule_source("triangular2", previous="triangular")).splitlines()
+    assert changed[0].startswith("  def triangular2(") and "stepsize=None, low=0.25" in changed[0]
+    assert changed[1].startswith("+") and changed[2].endswith("/ 2 ** (cycle - 1)")

@@ -187,7 +187,7 @@ class TestProcesses:
 
     def test_process_that_is_killed_gets_a_sentence_and_the_sweep_goes_on_from_there(self, tmp_path):
         path = tmp_path / "runs.db"
-        words = "sweep digits-mlp -o adam --lr 1e-3:1e-1:16 --seeds 4 --steps 1500 --workers 2 --checkpoint 0.2"
+        words = "sweep digits-mlp -o adam --lr 1e-3:1e-1:16 --seeds 4 --steps 6000 --workers 2 --checkpoint 0.2"
         command = [sys.executable, "-m", "stepsize.cli", *words.split(), "--store", str(path)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         wait(lambda: path.exists() and Store(path).checkpoints(plan_of(words)))
@@ -205,7 +205,7 @@ class TestProcesses:
 def plan_of(words):
     from stepsize.sweep import log_grid
 
-    return plan(TASK, {"adam": {"lr": log_grid(1e-3, 1e-1, 16)}}, seeds=4, steps=1500)
+    return plan(TASK, {"adam": {"lr": log_grid(1e-3, 1e-1, 16)}}, seeds=4, steps=6000)
 
 
 def command_of(pid):

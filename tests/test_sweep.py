@@ -321,7 +321,11 @@ class TestGrid:
             ({"seeds": []}, ValueError, r"seeds must be 1 or more, got \[\]"),
             ({"steps": 0}, ValueError, "steps must be a whole number, 1 or more, got 0"),
             ({"steps": 2.5}, ValueError, "steps must be a whole number, 1 or more, got 2.5"),
-            ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'compiled', 'batched', 'loop', got 'fast'"),
+            (
+                {"engine": "fast"},
+                ValueError,
+                "engine must be one of 'auto', 'native', 'compiled', 'batched', 'loop', got 'fast'",
+            ),
             ({"device": "tpu"}, ValueError, "device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
             ({"progress": "maybe"}, ValueError, "progress must be True, False or 'always', got 'maybe'"),
             ({"workers": 0}, ValueError, "workers must be a whole number, 1 or more, got 0"),

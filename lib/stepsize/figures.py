@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import html
+import inspect
 import io
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib as mpl
@@ -22,6 +24,7 @@ from PIL import Image
 from . import landscapes
 from .landscapes import Landscape
 from .rules import Rule, find
+from .schedules import SCHEDULES
 from .stats import interval
 
 # Six hues that stay apart under the common colour deficiencies and have a contrast of 3:1 or more on a white page
@@ -33,7 +36,7 @@ MARKERS = "os^DvP"
 # method -> (hue, dash). Methods that meet in one chapter differ in hue; no two have the same look.
 LOOKS: dict[str, tuple[int, int]] = {
     "sgd": (0, 0), "sgdm": (1, 0), "nag": (2, 0), "adam": (3, 0), "amsgrad": (4, 0), "adamw": (5, 0),
-    "radam": (0, 1), "adabound": (1, 1), "nadam": (2, 1), "adagrad": (3, 1), "rmsprop": (4, 1), "adadelta": (5, 1),
+    "radam": (0, 1), "adabound": (2, 4), "nadam": (2, 1), "adagrad": (3, 1), "rmsprop": (4, 1), "adadelta": (5, 1),
     "swats": (0, 2), "adafactor": (1, 2), "lookahead": (2, 2), "lars": (3, 2), "ranger": (4, 2), "amsbound": (5, 2),
     "lamb": (0, 3), "lambc": (1, 3), "novograd": (2, 3), "nd_adam": (3, 3), "block_normalized": (4, 3),
     "layer_lr": (5, 3), "rsg": (0, 4), "arsg": (1, 4), "weight_rescaling": (4, 4),
@@ -314,6 +317,99 @@ def rate_basin(
     return figure
 
 
+@mpl.rc_context(STYLE)
+def intervals(table: pd.DataFrame, *, xlabel: str, by: str = "task", none: float = 0.0, logx: bool = False) -> Figure:
+    """One row per value of ``by``: a dot at ``mean``, a bar from ``low`` to ``high``, and a line where there is none.
+
+    ``none`` is the value that means no difference: 0 for a difference, 1 for a ratio. A bar that does not touch the
+    line has a filled dot. Raises ``ValueError`` where a column is missing.
+    """
+    _need(table, by, "mean", "low", "high")
+    figure, ax = _figure()
+    ax.axvline(none, color="#555555", lw=1.5)
+    for place, row in enumerate(reversed(table.to_dict("records"))):
+        clear = row["low"] > none or row["high"] < none
+        ax.plot([row["low"], row["high"]], [place, place], color=HUES[0], lw=3, solid_capstyle="butt")
+        ax.plot(row["mean"], place, "o", color=HUES[0], mfc=HUES[0] if clear else "white", mew=2, ms=9)
+    if logx:
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel=xlabel, ylim=(-0.6, len(table) - 0.4))
+    ax.set_yticks(range(len(table)), reversed(table[by].tolist()))
+    ax.grid(False, axis="y")
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def panels(table: pd.DataFrame, labels: Mapping[str, str] | None = None, *, panel: str = "task") -> Figure:
+    """A panel for each task, on its own scale: for each optimizer a mark at ``mean``, a bar from ``low`` to ``high``.
+
+    ``labels`` maps a value of ``panel`` to the text above it. Raises ``ValueError`` where a column is missing.
+    """
+    _need(table, panel, "optimizer", "mean", "low", "high")
+    groups = list(table.groupby(panel, sort=False))
+    names = sorted(set(table["optimizer"]), key=list(LOOKS).index)
+    across = min(3, len(groups))
+    down = -(-len(groups) // across)
+    figure = BookFigure(figsize=(WIDTH, 2.2 * down + 0.6))
+    for ax, (key, own) in zip(figure.subplots(down, across, squeeze=False).flat, groups, strict=False):
+        for place, name in enumerate(names):
+            for row in own[own["optimizer"] == name].itertuples():
+                style = look(name)
+                ax.plot([place, place], [row.low, row.high], color=style.color, lw=3, solid_capstyle="butt")
+                ax.plot(place, row.mean, style.marker, color=style.color, ms=8, label=name)
+        ax.set_title((labels or {}).get(str(key), str(key)), fontsize="small")
+        ax.set_xticks([])
+        ax.set_xlim(-0.6, len(names) - 0.4)
+    for ax in figure.axes[len(groups) :]:
+        ax.remove()
+    handles, texts = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside upper center", ncols=4)
+    return figure
+
+
+@mpl.rc_context(STYLE)
+def heat_maps(
+    table: pd.DataFrame,
+    value: str,
+    *,
+    x: str = "lr",
+    y: str = "weight_decay",
+    by: str = "optimizer",
+    top: float | None = None,
+    ylabel: str | None = None,
+) -> Figure:
+    """Maps side by side, one for each ``by``: the mean of ``value`` over a grid of ``x`` and ``y``, all log scales.
+
+    ``table`` has a row per run. Dark is low, the star the lowest of each map; from ``top`` on all is one colour.
+    ``figure.axes`` has an axes for each map, in the order of the table, and the scale's last.
+    """
+    _need(table, value, x, y, by)
+    maps = [(label, own.pivot_table(index=y, columns=x, values=value)) for label, own in table.groupby(by, sort=False)]
+    low, high = (pick([pick(own.to_numpy()) for _, own in maps]) for pick in (np.nanmin, np.nanmax))
+    figure = BookFigure(figsize=(WIDTH, HEIGHT))
+    scale = mpl.colors.LogNorm(low, top or high)
+    for ax, (label, own) in zip(np.atleast_1d(figure.subplots(1, len(maps), sharey=True)), maps, strict=True):
+        across, up = own.columns.to_numpy(dtype=float), own.index.to_numpy(dtype=float)
+        mesh = ax.pcolormesh(_edges(across), _edges(up), own.to_numpy(), norm=scale, cmap="viridis", rasterized=True)
+        i, j = np.unravel_index(np.nanargmin(own.to_numpy()), own.shape)
+        ax.plot(across[j], up[i], "*", color="white", mec="black", ms=17, zorder=4)
+        ax.set(title=str(label), xscale="log", yscale="log", xlabel=_in_words(x))
+        ax.grid(False)
+    figure.axes[0].set_ylabel(ylabel or _in_words(y))
+    ticks = mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
+    extend = "max" if top and top < high else "neither"
+    bar = figure.colorbar(mesh, ax=figure.axes, label=_in_words(value), extend=extend, ticks=ticks, format="{x:g}")
+    bar.minorticks_off()
+    return figure
+
+
+def _edges(places: np.ndarray) -> np.ndarray:
+    """Where the fields of a log scale meet, half-way between their places by ratio."""
+    inner = np.sqrt(places[1:] * places[:-1])
+    return np.concatenate([[places[0] ** 2 / inner[0]], inner, [places[-1] ** 2 / inner[-1]]])
+
+
 def _need(table: pd.DataFrame, *columns: str) -> None:
     for name in columns:
         if name not in table:
@@ -404,6 +500,18 @@ def rule_source(rule: str | Rule, previous: str | Rule | None = None) -> RuleSou
     if previous is None and deviation:
         previous = base
     return RuleSource(this, find(previous) if isinstance(previous, str) else previous)
+
+
+def schedule_source(schedule: str, previous: str | None = None) -> RuleSource:
+    """The same for a schedule of :mod:`stepsize.schedules`, its docstring and types left out."""
+
+    def printed(name: str) -> Any:
+        text = inspect.getsource(SCHEDULES[name])
+        text = re.sub(r'    """.*?"""\n', "", text, count=1, flags=re.DOTALL)
+        text = re.sub(r": (?:int|float)(?: \| None)?( =)? ?(?=[\w,)])|( -> float)", lambda m: "=" if m[1] else "", text)
+        return SimpleNamespace(name=name, source=text)
+
+    return RuleSource(printed(schedule), printed(previous) if previous else None)
 
 
 def steps_table(

@@ -30,9 +30,12 @@ def made_by(engine: str, device: torch.device) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "stepsize": version("stepsize"),
+        "stepsize": _version("stepsize"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
+
+
+_version = cache(version)
 
 
 @cache
@@ -144,6 +147,7 @@ def _words(what: Any) -> Iterator[str]:
             yield from _words(part)
 
 
+@cache
 def task_hash(kind: type) -> str:
     """A hash of the modules of a task's class and of those it inherits from, and of what these import beside them."""
     names = {cls.__module__ for cls in kind.__mro__ if cls.__module__.startswith("stepsize.") or cls is kind}

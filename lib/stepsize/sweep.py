@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from . import schedules, tasks
 from .distributed import executors
-from .engines import compiled
+from .engines import LATE, compiled, cuda_graph, native
 from .engines import sweep as batched
 from .fingerprint import digest, made_by, module_hash, optimizer_hash, task_hash
 from .rules import find
@@ -39,11 +39,12 @@ FEWEST = 8
 DIVERGED_ABOVE = 2.0
 # What else moves the parameters, by engine.
 CODE = {
+    "native": [f"engines.{name}" for name in ("compiled", "trace", "print_c", "native", "capture", "print_tape")],
     "compiled": ["engines.compiled", "engines.trace", "engines.print_c"],
     "batched": [],
     "loop": ["engines.loop", "optim"],
 }
-ENGINES = ("auto", "compiled", "batched", "loop")
+ENGINES = ("auto", "native", "compiled", "batched", "loop")
 
 
 def sweep(
@@ -79,8 +80,10 @@ def sweep(
     the data, the same for every optimizer, so that differences may be paired. ``steps`` is the length of each
     run (default: the task's own). ``store`` is a file, or ``None`` to keep the runs in memory. ``device`` is
     ``"auto"``, ``"cpu"`` or ``"cuda"``. ``engine`` says what moves the parameters: ``"compiled"`` (machine code made
-    of the rule, for many runs at a time, on a CPU with a C compiler), ``"batched"`` (the rule mapped over many runs),
-    ``"loop"`` (the class in ``stepsize.optim``, one run after another) or ``"auto"`` (the first of these that can be).
+    of the rule, for many runs at a time, on a CPU with a C compiler), ``"native"`` (the same, and the task's gradient
+    is machine code too, where there is C for what it does), ``"batched"`` (the rule mapped over many runs),
+    ``"loop"`` (the class in ``stepsize.optim``, one run after another) or ``"auto"``: of runs of 100 steps or more
+    ``"native"``, else the first of the others that can be.
     ``progress``: ``True`` draws a bar on a terminal or in a live notebook, ``"always"`` everywhere,
     ``False`` nowhere.
 
@@ -212,12 +215,14 @@ class Run:
     early_stop: bool
 
     def __post_init__(self) -> None:
-        if self.asked in ("compiled", "batched") and not is_rule(self.name):
+        if self.asked in ("native", "compiled", "batched") and not is_rule(self.name):
             raise ValueError(
                 f"engine must be 'loop' or 'auto' for {self.name}, which is not a rule, got {self.asked!r}"
             )
-        if self.asked == "compiled" and (self.device != "cpu" or not compiled.available()):
-            raise ValueError("engine must be 'batched' or 'auto' on a GPU or without a C compiler, got 'compiled'")
+        if self.asked in ("native", "compiled") and (self.device != "cpu" or not compiled.available()):
+            raise ValueError(f"engine must be 'batched' or 'auto' on a GPU or without a C compiler, got {self.asked!r}")
+        if self.asked == "native" and not native.takes(self.task):
+            raise ValueError(f"engine must be 'compiled' or 'auto' for {self.task_name}, got 'native'")
         if self.hyper["warmup_steps"] >= self.steps:
             raise ValueError(f"warmup_steps must be less than steps, {self.steps}, got {self.hyper['warmup_steps']}")
 
@@ -225,14 +230,16 @@ class Run:
     def task(self) -> Task:
         return tasks.find(self.task_name)
 
-    @property
+    @cached_property
     def engine(self) -> str:
-        """``"compiled"``, ``"batched"`` or ``"loop"``."""
+        """``"native"``, ``"compiled"``, ``"batched"`` or ``"loop"``: for one run always the same."""
         if self.asked != "auto":
             return self.asked
         if not is_rule(self.name):
             return "loop"
-        return "compiled" if self.device == "cpu" and compiled.available() else "batched"
+        if self.device != "cpu" or not compiled.available():
+            return "batched"
+        return "native" if self.steps >= LATE and native.takes(self.task) else "compiled"
 
     @cached_property
     def key(self) -> str:
@@ -320,10 +327,11 @@ class _Work:
         self.bar = self.bar or _bar(self.shown)
         steps = sum(run.steps for run in todo) + ahead * sum(run.steps for run in planned.values())
         self.bar.total = int(self.bar.n + steps)
-        executor = self.executor or executors.here_or_in_processes(self.workers, todo)
-        chunks = list(
-            _chunks(todo, self.store.checkpoints(run.key for run in todo), executor.workers * executor.pieces)
-        )
+        paces = executors.paces(todo) if self.workers == "auto" and self.executor is None else {}
+        executor = self.executor or executors.here_or_in_processes(self.workers, todo, paces)
+        begun = self.store.checkpoints(run.key for run in todo)
+        sizes = {kind: pace.size for kind, pace in paces.items()}
+        chunks = list(_chunks(todo, begun, executor.workers * executor.pieces, sizes))
         self.most = max(self.most, *map(len, chunks))
         if self.place is None or executor.workers > self.place.workers:
             self.place = executor
@@ -338,13 +346,19 @@ class _Work:
         return f"{together}, {self.place}" if self.place else ""
 
 
-def _chunks(todo: Sequence[Run], begun: Mapping[str, int], pieces: int) -> Iterator[list[Run]]:
-    """The runs in pieces, each of which is trained as one program: of one group, and at one step if begun before."""
+def _chunks(
+    todo: Sequence[Run], begun: Mapping[str, int], pieces: int, sizes: Mapping[tuple[str, str], int]
+) -> Iterator[list[Run]]:
+    """The runs in pieces, each of which is trained as one program: of one group, and at one step if begun before.
+
+    ``sizes`` has what was measured to be best for a task and an engine.
+    """
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in todo:
         groups.setdefault((*run.group, begun.get(run.key, 0)), []).append(run)
     for runs in groups.values():
         most = 1 if runs[0].engine == "loop" else batched.chunk_size(runs[0].task, find(runs[0].name))
+        most = min(most, sizes.get((runs[0].task_name, runs[0].engine), most))
         if pieces > 1:
             most = min(most, max(FEWEST, math.ceil(len(todo) / pieces)))
         # Pieces of nearly one size: a small last one would be slow.
@@ -363,7 +377,8 @@ def train(
     def make(params: dict[str, Tensor]) -> batched.Mover:
         if first.engine == "loop":
             return batched.Alone(lambda leaves: optimizer(first.name, leaves, first.own), params)
-        mover = batched.Compiled if first.engine == "compiled" else batched.Batched
+        movers: dict[str, Callable[..., batched.Mover]] = {"native": native.Moves, "compiled": batched.Compiled}
+        mover = movers.get(first.engine, cuda_graph.ReplayedMoves if device.type == "cuda" else batched.Batched)
         return mover(find(first.name), [run.own for run in chunk], params)
 
     def save(runs: Mapping[int, batched.Checkpoint]) -> None:
@@ -377,8 +392,13 @@ def train(
         # It costs time to begin anew, and nothing else.
         resume = []
     rows = []
+    task = first.task
+    if first.engine == "native":
+        task = cast(Task, native.Native(task))
+    elif device.type == "cuda" and type(task).gradient is Task.gradient:
+        task = cast(Task, cuda_graph.Replayed(task))
     results = batched.train(
-        first.task,
+        task,
         [run.seed for run in chunk],
         first.steps,
         device,

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..engines import compiled
+from ..engines.sweep import EVALUATIONS
 from ..search import log_grid
 from ..sweep import sweep
 from ..tasks import find
@@ -27,7 +28,7 @@ def lines(quick: bool = False) -> Iterator[dict[str, Any]]:
     steps = STEPS // 5 if quick else STEPS
     yield {"id": "cold"} | _ratio(
         f"sweep of {RUNS} runs, digits-mlp, compile time included over {steps} steps",
-        "loop of torch.optim.Adam",
+        "loop of torch.optim.Adam, which measures nothing",
         lambda: _fresh(lambda: _mlp(steps)),
         lambda: _loop("digits-mlp", runs=4, steps=steps) * RUNS / 4,
         repeats,
@@ -38,9 +39,9 @@ def lines(quick: bool = False) -> Iterator[dict[str, Any]]:
     _resnet(2, 1)
     yield {"id": "convolutions"} | _ratio(
         f"sweep of {runs} runs, digits-resnet, {_cores()} processes",
-        "loop of torch.optim.Adam, one process",
+        f"loop of torch.optim.Adam in one process, with the same {EVALUATIONS + 1} measurements of a run",
         lambda: _resnet(runs, steps),
-        lambda: _loop("digits-resnet", runs=2, steps=steps) * runs / 2,
+        lambda: _loop("digits-resnet", runs=2, steps=steps, measured=True) * runs / 2,
         repeats,
     )
     frame = sweep("digits-mlp", {"novograd": {}, "adam": {}}, seeds=1, steps=1, progress=False).frame()
@@ -89,18 +90,28 @@ def _resnet(runs: int, steps: int) -> None:
     sweep("digits-resnet", {"adam": {"lr": rates}}, seeds=1, steps=steps, workers=_cores(), progress=False)
 
 
-def _loop(name: str, runs: int, steps: int) -> float:
-    """Seconds that anyone's loop takes: one run after another, torch's Adam, torch's own number of threads."""
+def _loop(name: str, runs: int, steps: int, measured: bool = False) -> float:
+    """Seconds that anyone's loop takes: one run after another, torch's Adam, torch's own number of threads.
+
+    With ``measured`` it has the task's metrics as often as the sweep has.
+    """
     task = find(name)
     x, y = task.data["train"]
     began = time.perf_counter()
     for seed in range(runs):
         params = {key: p.requires_grad_() for key, p in task.init(seed).items()}
         optimizer = torch.optim.Adam(params.values(), lr=1e-3)
-        for (places,) in itertools.islice(task.batches(seed), steps):
+        moments = {round(steps * i / EVALUATIONS) for i in range(EVALUATIONS + 1)} if measured else set()
+        for step, (places,) in enumerate(itertools.islice(task.batches(seed), steps)):
+            if step in moments:
+                with torch.no_grad():
+                    task.evaluate(params)
             optimizer.zero_grad()
             F.cross_entropy(task.forward(params, x[places]), y[places]).backward()  # type: ignore[attr-defined]
             optimizer.step()
+        if steps in moments:
+            with torch.no_grad():
+                task.evaluate(params)
     return time.perf_counter() - began
 
 
@@ -138,7 +149,7 @@ def _ratio(what: str, rival: str, ours: Callable[[], Any], theirs: Callable[[], 
 
 
 def _against_jax(steps: int, repeats: int) -> dict[str, Any]:
-    what, rival = f"sweep of {RUNS} runs, digits-mlp, steady", "JAX jit(vmap(scan))"
+    what, rival = f"sweep of {RUNS} runs, digits-mlp, steady", "JAX jit(vmap(scan)), which measures nothing"
     try:
         jax = import_module("jax")
     except ImportError:

@@ -7,12 +7,13 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..engines.sweep import one_thread
+from ..engines.pace import Pace, measure, run_steps
+from ..engines.sweep import chunk_size, one_thread
 from ..rules import find
 from ..store import Store
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from ..sweep import Run
 
 Rows = list[dict[str, Any]]
-# Seconds of work below which starting processes does not pay.
+# Seconds of work from which on it is measured how to do it, and how many times as many steps as that takes.
+LONG, SHARE = 2.0, 20
+# Seconds of work below which starting processes does not pay: each needs 3 of a core to import what it runs.
 WORTH = 15.0
 # Runs that a thread must have to train at once, for threads to pay.
 BUSY = 12
@@ -168,10 +171,29 @@ def _train_in_process(chunk: list[Run], path: str | None, checkpoint: float) -> 
             store.close()
 
 
-def here_or_in_processes(workers: int | str, todo: Sequence[Run]) -> Here | Processes:
+def paces(todo: Sequence[Run]) -> dict[tuple[str, str], Pace]:
+    """How fast each task goes with each engine, by their names; measured where there is enough to do."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in todo:
+        if run.device == "cpu":
+            groups.setdefault(_kind(run), []).append(run)
+    measured = {}
+    for (name, engine), runs in groups.items():
+        rules = {find(run.name) for run in runs} if engine != "loop" else set()
+        most = min([len(runs), *(chunk_size(runs[0].task, rule) for rule in rules)]) if rules else 1
+        enough = sum(run.steps for run in runs) > SHARE * run_steps(most)
+        if enough and sum(run.cost for run in runs) > LONG:
+            measured[name, engine] = measure(runs[0].task, engine == "native", most)
+    return measured
+
+
+def here_or_in_processes(
+    workers: int | str, todo: Sequence[Run], paces: Mapping[tuple[str, str], Pace]
+) -> Here | Processes:
     """Processes where as many were asked for, or, with ``"auto"``, where the work is long enough to pay for them.
 
-    Before that, ``"auto"`` takes threads where enough runs are trained at once for each to be busy in torch.
+    Where it is not, ``"auto"`` takes threads if enough runs are trained at once for each to be busy in C, and for
+    native runs always: they leave Python alone for nearly all of their time.
     """
     on_gpu = any(run.device == "cuda" for run in todo)
     # What a notebook or script defines does not exist in another process.
@@ -179,10 +201,16 @@ def here_or_in_processes(workers: int | str, todo: Sequence[Run]) -> Here | Proc
         return Here()
     if workers != "auto":
         return Processes(int(workers))
-    if sum(run.cost for run in todo) > WORTH:
-        return Processes(_cores()) if _cores() > 1 else Here()
-    batched = [run for run in todo if run.engine != "loop" and run.task.batched]
-    return Here(min(_cores(), max(1, len(batched) // BUSY)))
+    others = [run for run in todo if run.engine != "native"]
+    costs = [paces[_kind(run)].seconds * run.steps if _kind(run) in paces else run.cost for run in others]
+    if _cores() > 1 and sum(costs) > WORTH:
+        return Processes(_cores())
+    together = [run for run in todo if run.engine == "native" or (run.engine != "loop" and run.task.batched)]
+    return Here(min(_cores(), max(1, len(together) // BUSY)))
+
+
+def _kind(run: Run) -> tuple[str, str]:
+    return run.task_name, run.engine
 
 
 def _is_ours(run: Run) -> bool:
