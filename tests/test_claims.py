@@ -32,7 +32,8 @@ def test_all_conditions_replicate_some_are_partly_and_none_fails():
 
 
 def test_what_the_runs_do_not_decide_needs_scale_unless_something_held():
-    assert result(a=None, b=None).verdict == result(a=None, b=False).verdict == "needs scale"
+    assert result(a=None, b=None).verdict == result(a=None, b=False, c=None).verdict == "needs scale"
+    assert result(a=None, b=False).verdict == "fails here"
     assert result(a=None, b=True).verdict == "partly"
     assert "? not decided" in result(a=None)._repr_html_() and "  ?   <a>" in result(a=None).checks
 

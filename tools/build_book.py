@@ -31,8 +31,9 @@ def fingerprint(paths: Iterable[Path]) -> str:
 
 
 def code_hash(root: Path) -> str:
-    """What the notebooks' results depend on beside their own cells: the library and the versions."""
-    return fingerprint([root / "lib", root / "constraints.txt"])
+    """What the notebooks' results depend on beside their own cells: the library, the records and the versions."""
+    records = [root / "book/results" / name for name in ("claims", "which-novograd.json")]
+    return fingerprint([root / "lib", *records, root / "constraints.txt"])
 
 
 def shell_hash(root: Path) -> str:

@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 from docutils import nodes
-from sphinx.environment.collectors.toctree import TocTreeCollector
+from sphinx_external_toc.collectors import TocTreeCollectorWithStyles as Collector
 
-by_sphinx = TocTreeCollector.assign_section_numbers
+by_sphinx = Collector.assign_section_numbers
 
 
-def by_file(self: TocTreeCollector, env: Any) -> list[str]:
+def by_file(self: Collector, env: Any) -> list[str]:
     """Sphinx's numbers, which begin anew in every part, with the first one replaced; which pages have others now."""
     before = env.toc_secnumbers
     numbered = by_sphinx(self, env)
@@ -28,5 +28,5 @@ def by_file(self: TocTreeCollector, env: Any) -> list[str]:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    TocTreeCollector.assign_section_numbers = by_file  # type: ignore[method-assign]
+    Collector.assign_section_numbers = by_file  # type: ignore[method-assign]
     return {"parallel_read_safe": True}

@@ -93,13 +93,13 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """All true: "replicates"; some: "partly"; none: "fails here", or "needs scale" where some are undecided."""
+        """All true: "replicates"; some: "partly"; none: "fails here", or "needs scale" if most are undecided."""
         held = [self.outcome.held[key] for key in self.claim.conditions]
         if all(held):
             return "replicates"
         if any(held):
             return "partly"
-        return "needs scale" if None in held else "fails here"
+        return "needs scale" if held.count(None) > held.count(False) else "fails here"
 
     @property
     def data(self) -> Any:
