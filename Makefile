@@ -70,7 +70,7 @@ bench: $(RIVALS)  ## Time steps and sweeps beside their rivals, about five minut
 
 which-novograd: $(RIVALS)  ## Run every NovoGrad that installs here for ten steps; the record goes into book/results
 	@$(RIVALS) -m pip download --quiet --disable-pip-version-check --no-deps --dest .venv-bench/wheels \
-	    timm==1.0.31 nemo_toolkit==3.0.0 pytorch_optimizer==3.10.1
+	    -r tools/wheels.txt
 	@$(RIVALS) tools/which_novograd.py .venv-bench/wheels
 
 gpu:  ## What only a GPU can show, with PyTorch, Triton and NumPy alone; without a GPU it says so

@@ -86,7 +86,7 @@ def test_figures_drawn_by_a_chapter_have_a_caption(page: str) -> None:
 
 @pytest.mark.parametrize("page", CHAPTERS)
 def test_a_chapter_has_the_number_of_its_file(page: str) -> None:
-    number = check_site.soup(SITE / page).find("h1").find("span", class_="section-number")
+    number = check_site.soup(SITE / page).select_one("h1 .section-number")
     assert number.get_text().strip(" .") == str(int(Path(page).name[:2]))
 
 

@@ -30,7 +30,8 @@ OPTIONS = {"seeds": 2, "steps": 120, "early_stop": True}
 def everything(path):
     """All that a store keeps of its runs but the time they took."""
     runs = store.open(path)
-    frame = runs.frame().drop(columns="seconds").sort_values("key", ignore_index=True)
+    # The columns follow the order in which the runs were kept, and of two processes either may be the first.
+    frame = runs.frame().drop(columns="seconds").sort_values("key", ignore_index=True).sort_index(axis=1)
     curves = {
         metric: runs.curves(metric).sort_values(["key", "step"], ignore_index=True) for metric in runs.store.metrics()
     }
