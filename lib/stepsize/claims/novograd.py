@@ -273,9 +273,11 @@ def novograd_clip(rates: int = 5, seeds: int = 3, steps: int = 100, clip: float 
     frames = {}
     for name, value in {"without": None, "with": clip}.items():
         settings = {"novograd": {"lr": grid, "layer_lr_clip": value}}
-        frames[name] = train("digits-mlp", settings, seeds=seeds, steps=steps, schedule="poly").frame()
-        start = float(np.log(10))
-        frames[name]["fails"] = frames[name]["diverged"] | ~(frames[name]["final_train_loss"] < start)
+        runs = train("digits-mlp", settings, seeds=seeds, steps=steps, schedule="poly")
+        starts = {row["key"]: row["metrics"]["start_train_loss"] for row in runs.store.rows(runs.keys)}
+        frames[name] = runs.frame()
+        below = frames[name]["final_train_loss"] < frames[name]["key"].map(starts)
+        frames[name]["fails"] = frames[name]["diverged"] | ~below
     fails = {name: frame.groupby("seed")["fails"].mean().to_numpy(dtype=float) for name, frame in frames.items()}
     best = {}
     for name, frame in frames.items():

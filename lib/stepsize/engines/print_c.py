@@ -154,7 +154,7 @@ class Printer:
             column_blocks=COLUMN_BLOCKS,
         )
         after = AFTER.substitute(ready=", ".join(ready), passes=", ".join(passes))
-        return "\n".join([before, *map(_indented, body)]) + after
+        return "\n".join([before, *map(indented, body)]) + after
 
     def _ready(self, number: int, stage: Stage) -> str:
         lines = [f"static void ready_{number}(tensor *k, int64_t b, const double *h) {{", "(void)b; (void)h;"]
@@ -313,7 +313,8 @@ def source(graph: Graph, real: str) -> str:
     return Printer(graph, real).source()
 
 
-def _indented(function: str) -> str:
+def indented(function: str) -> str:
+    """C of one function, its lines moved in by their depth of braces."""
     lines, depth = [], 0
     for line in function.splitlines():
         depth -= line.startswith("}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .capture import Operation, Tape, Unsupported, View
+from .print_c import indented
 
 NAMES = {torch.float32: "float", torch.int64: "int64_t", torch.bool: "uint8_t"}
 # Bytes: no two buffers share a vector.
@@ -170,7 +171,7 @@ class Printer:
                 if self.last[buffer] <= number and buffer in self.taken:
                     self._give_back(buffer)
         function = ["static int run(char *const *x, char *scratch) {", *body, "return 0;", "}"]
-        return BEFORE + "\n" + _indented("\n".join(function)) + AFTER.substitute(columns=self.columns)
+        return BEFORE + "\n" + indented("\n".join(function)) + AFTER.substitute(columns=self.columns)
 
     def _take(self, buffer: Any, like: View, numel: int = 0) -> str:
         """Find room in the scratch: the first gap that is wide enough."""
@@ -379,12 +380,3 @@ def _number(x: float, dtype: torch.dtype = torch.float32) -> str:
     if not math.isfinite(x):
         raise Unsupported(f"the number {x}")
     return f"{float(x)!r}f" if dtype is torch.float32 else repr(x)
-
-
-def _indented(function: str) -> str:
-    lines, depth = [], 0
-    for line in function.splitlines():
-        depth -= line.startswith("}")
-        lines.append("  " * depth + line)
-        depth += line.endswith("{")
-    return "\n".join(lines) + "\n"
