@@ -236,9 +236,9 @@ def adam_c3_slide(periods: Sequence[int] = (3, 4, 6, 10, 18, 34), memories: int 
     },
     chapter=8,
     recorded={
-        "on": ("digits-mlp", "digits-resnet", "docs-lstm"),
+        "on": ("digits-mlp", "digits-resnet", "docs-lstm", "numbers-transformer"),
         "rates": 7,
-        "seeds": 3,
+        "seeds": 5,
     },
     recipe="a 34-layer residual network on CIFAR-10 and LSTM language models on Penn Treebank, 200 epochs each, Adam "
     "and AMSGrad at 7 rates and 5 seeds each, on GPUs",

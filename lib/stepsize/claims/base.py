@@ -372,5 +372,10 @@ def _duration(seconds: float) -> str:
 
 def _in_words(value: float, low: float, high: float) -> str:
     if math.isnan(low):
-        return f"{value:.3g}"
-    return f"{value:.3g} [{low:.3g}, {high:.3g}]"
+        return _figures(value)
+    return f"{_figures(value)} [{_figures(low)}, {_figures(high)}]"
+
+
+def _figures(value: float) -> str:
+    """Three figures, and no power of ten where a reader would rather count: 1999 is "1,999"."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"

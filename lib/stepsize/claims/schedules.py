@@ -81,7 +81,7 @@ def range_test(task: str, optimizer: str, seed: int = 0, **options: Any) -> Rang
     },
     chapter=9,
     recorded={
-        "task_names": ("digits-mlp",),
+        "task_names": ("digits-mlp", "digits-resnet", "numbers-transformer", "docs-lstm"),
         "rates": 7,
         "seeds": 5,
     },
@@ -213,7 +213,7 @@ def _factors(schedule: str, steps: int) -> np.ndarray:
         "images are wrong at the end than with a constant rate: the paired 95 % intervals lie above 0",
     },
     chapter=9,
-    recorded={"starts": 40, "rates": 9, "seeds": 5, "net_rates": 4},
+    recorded={"starts": 100, "rates": 9, "seeds": 10, "net_rates": 7},
 )
 def cyclical(starts: int = 40, rates: int = 5, seeds: int = 3, net_rates: int = 3, steps: int = 300) -> Outcome:
     """Starts drawn on the shallow side of a double well whose noise is as large as its slopes; and digits-mlp.
@@ -305,7 +305,7 @@ def cyclical(starts: int = 40, rates: int = 5, seeds: int = 3, net_rates: int = 
         "anytime": "digits-mlp: at the end of every cycle but the last it is lower than the one long cosine's then",
     },
     chapter=9,
-    recorded={"rates": 4, "seeds": 4, "draws": 200, "language": 2},
+    recorded={"rates": 7, "seeds": 10, "draws": 400, "language": 4},
 )
 def sgdr(rates: int = 3, seeds: int = 3, draws: int = 100, language: int = 0, steps: int = 300) -> Outcome:
     """Five falls of one length against one long fall, and against falls planned for each of the moments between.
