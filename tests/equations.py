@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from mpmath import MPContext
+from stepsize.laws import at_step
 
 mp = MPContext()
 mp.dps = 40
@@ -38,11 +39,6 @@ ENDS = ("", "+", "-", ",", ")", "]", "}", "&", "|", r"\\", r"\end", r"\rVert", r
 def exact(x: Any) -> Any:
     """A number or array of floats as the same numbers in 40 digits."""
     return np.frompyfunc(lambda value: mp.mpf(float(value)), 1, 1)(np.asarray(x, dtype=object))
-
-
-def at_step(hyper: Mapping[str, Any], t: int) -> dict[str, Any]:
-    """The hyper-parameters of step ``t``: a list has one value per step."""
-    return {name: value[t - 1] if isinstance(value, list) else value for name, value in hyper.items()}
 
 
 def norm(x: Any) -> Any:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from laws import LAWS, SCALE, golden_steps, gradients, known, path, settings
+from laws import LAWS, SCALE, golden_steps
+from stepsize.laws import gradients, known, path, settings
 from stepsize.rules import RULES, Deviation, Rule
 
 TABLE = Path(__file__).parents[1] / "_build" / "mutants.md"
