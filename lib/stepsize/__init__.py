@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 # Imported when first asked for, so that `import stepsize` costs nothing.
-MODULES = ("claims", "explore", "figures", "landscapes", "optim", "rules", "stats", "store", "sweep", "tasks")
+MODULES = ("check", "claims", "explore", "figures", "landscapes", "optim", "rules", "stats", "store", "sweep", "tasks")
 
 __all__ = list(MODULES)
 
