@@ -416,3 +416,11 @@ class ChangesTheGradient(OwnSGD):
 def test_bad_manners_are_told(cls, against, sentence):
     verdict = check(cls, against=against)
     assert not verdict.ok and sentence in verdict.says
+
+
+def test_page_shows_what_the_checker_says():
+    page = (Path(__file__).parents[1] / "book" / "checker.md").read_text("utf-8")
+    code, said = page.split("```python\n")[1].split("```")[0], page.split("```text\n")[1].split("```")[0]
+    names: dict = {}
+    exec(code.replace("\ncheck(", "\nverdict = check("), names)
+    assert str(names["verdict"]) == said.strip()

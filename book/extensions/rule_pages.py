@@ -1,4 +1,4 @@
-"""A Sphinx directive, ``rules``: every rule of the library as a section, made from the rule itself."""
+"""Sphinx directives made from the rules: ``rules``, a section for each, and ``mistakes``, what the checker names."""
 
 from __future__ import annotations
 
@@ -31,16 +31,37 @@ def section(rule: Rule) -> str:
     return "\n\n".join(lines)
 
 
+def mistakes(rule: Rule) -> str:
+    """The mistakes of one rule, folded, each with what a student is told to look at."""
+    named = [d for d in rule.deviations.values() if d.kind == "mistake"]
+    rows = "\n".join(f"| `{d.name}` | {d.hint} |" for d in named)
+    table = f"| mistake | what the checker tells a student to look at |\n|---|---|\n{rows}"
+    return f":::{{dropdown}} {rule.name}: {len(named)} mistakes\n{table}\n:::"
+
+
 class Rules(SphinxDirective):
     """``{rules}``: a section per rule, in the order of the years."""
 
     def run(self) -> list[nodes.Node]:
-        text = "\n\n".join(section(rule) for rule in RULES.values())
-        node = nodes.Element()
-        self.state.nested_parse(StringList(text.splitlines(), source="stepsize.rules"), 0, node, match_titles=True)
-        return node.children
+        return _parsed(self, "\n\n".join(section(rule) for rule in RULES.values()))
+
+
+class Mistakes(SphinxDirective):
+    """``{mistakes}``: how many the checker knows, and a folded table per rule."""
+
+    def run(self) -> list[nodes.Node]:
+        count = sum(d.kind == "mistake" for rule in RULES.values() for d in rule.deviations.values())
+        parts = [f"It knows {count} mistakes in {len(RULES)} rules.", *map(mistakes, RULES.values())]
+        return _parsed(self, "\n\n".join(parts))
+
+
+def _parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
+    node = nodes.Element()
+    directive.state.nested_parse(StringList(text.splitlines(), source="stepsize.rules"), 0, node, match_titles=True)
+    return node.children
 
 
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("rules", Rules)
+    app.add_directive("mistakes", Mistakes)
     return {"parallel_read_safe": True}
