@@ -1,8 +1,10 @@
-"""What all tests share: figures without a screen, and the slowest notebooks at the end."""
+"""What all tests share: figures without a screen, a browser without a network, the slowest notebooks at the end."""
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +13,32 @@ import pytest
 
 # Not the environment variable: kernels started by a test would inherit it and lose their figures.
 matplotlib.use("agg")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by selenium, that can reach no other host."""
+    chromium = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in [
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        # No network: whatever the page asked of another host would fail, and be seen in the console.
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]:  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    made.set_page_load_timeout(60)
+    made.set_script_timeout(60)
+    yield made
+    made.quit()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,31 +103,6 @@ def test_the_notation_page_has_words_for_every_symbol() -> None:
         assert all(cell.get_text(strip=True) for cell in cells), (
             f"book/notation.md has no words for {cells[1].get_text()}"
         )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium and chromedriver: apt-get install chromium chromium-driver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        # No network: whatever the page asked of another host would fail, and be seen in the console.
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-    ]:  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
-    made.set_page_load_timeout(60)
-    made.set_script_timeout(60)
-    yield made
-    made.quit()
 
 
 @pytest.mark.parametrize("page", READ)

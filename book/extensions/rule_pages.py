@@ -1,13 +1,15 @@
-"""Sphinx directives made from the rules: ``rules``, a section for each, and ``mistakes``, what the checker names."""
+"""Sphinx directives made from the rules: ``rules``, ``mistakes`` (what the checker names) and ``playground``."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from stepsize.optim import OPTIMIZERS
+from stepsize.playground import playground
 from stepsize.rules import RULES, Rule
 
 
@@ -55,6 +57,17 @@ class Mistakes(SphinxDirective):
         return _parsed(self, "\n\n".join(parts))
 
 
+class Playground(SphinxDirective):
+    """``{playground} sgd adam``: the methods to begin with; ``:schedule:`` adds a field to draw the rate in."""
+
+    optional_arguments = 4
+    option_spec: ClassVar = {"landscape": str, "name": str, "schedule": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        given = {**self.options, "schedule": "schedule" in self.options}
+        return [nodes.raw("", playground(*self.arguments, **given).html(), format="html")]
+
+
 def _parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
     node = nodes.Element()
     directive.state.nested_parse(StringList(text.splitlines(), source="stepsize.rules"), 0, node, match_titles=True)
@@ -64,4 +77,5 @@ def _parsed(directive: SphinxDirective, text: str) -> list[nodes.Node]:
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("rules", Rules)
     app.add_directive("mistakes", Mistakes)
+    app.add_directive("playground", Playground)
     return {"parallel_read_safe": True}

@@ -4,7 +4,20 @@ from importlib import import_module
 from typing import Any
 
 # Imported when first asked for, so that `import stepsize` costs nothing.
-MODULES = ("check", "claims", "explore", "figures", "landscapes", "optim", "rules", "stats", "store", "sweep", "tasks")
+MODULES = (
+    "check",
+    "claims",
+    "explore",
+    "figures",
+    "landscapes",
+    "optim",
+    "playground",
+    "rules",
+    "stats",
+    "store",
+    "sweep",
+    "tasks",
+)
 
 __all__ = list(MODULES)
 

@@ -163,7 +163,7 @@ class Explorable:
         return (
             f'<figure class="stepsize-explorable" data-key="{key}">{self.still}'
             f'<script type="application/json">{text}</script></figure>'
-            f'<script type="module">{_compact(module())}mount("{key}");</script>'
+            f'<script type="module">{compact(module())}mount("{key}");</script>'
         )
 
     def widget(self) -> Any:
@@ -189,7 +189,7 @@ def module() -> str:
     return Path(__file__).with_suffix(".mjs").read_text(encoding="utf-8")
 
 
-def _compact(source: str) -> str:
+def compact(source: str) -> str:
     return re.sub(r"^(//.*\n|\n)", "", re.sub(r"^[ ]+(//.*\n)?", "", source, flags=re.M), flags=re.M)
 
 
