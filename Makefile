@@ -15,7 +15,7 @@ NOTEBOOKS := $(wildcard chapters/*.ipynb book/reports/*.ipynb)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lint live bench which-novograd gpu clean
+.PHONY: help setup book test lint live along bench which-novograd reports gpu clean
 
 help:  ## List the commands
 	@sed -n 's/^\([a-z]*\):.*  ## /  make \1  /p' $(MAKEFILE_LIST) | awk '{printf "  %s %-6s ", $$1, $$2; $$1 = $$2 = ""; print}'
@@ -65,6 +65,9 @@ $(RIVALS): tools/rivals.txt constraints.txt
 	@$(RIVALS) -m pip install --quiet --disable-pip-version-check -e . $(PINS)
 	@touch $@
 
+along: book  ## The built book as one PDF and one zip, in _build (wants Chromium)
+	@$(PY) tools/take_along.py
+
 bench: $(RIVALS)  ## Time steps and sweeps beside their rivals, about five minutes; the record goes into book/results
 	@env -u OMP_NUM_THREADS $(RIVALS) -m stepsize.cli bench -o book/results/bench.json
 
@@ -72,6 +75,16 @@ which-novograd: $(RIVALS)  ## Run every NovoGrad that installs here for ten step
 	@$(RIVALS) -m pip download --quiet --disable-pip-version-check --no-deps --dest .venv-bench/wheels \
 	    -r tools/wheels.txt
 	@$(RIVALS) tools/which_novograd.py .venv-bench/wheels
+
+REPORT := $(PY) -m stepsize.cli report
+RECORDED := book/results/reports
+
+reports: setup  ## Record again the run of each report that the site shows, about five minutes
+	@$(REPORT) compare -p optimizers=sgd,sgdm,adam,adamw,novograd -p store= -o $(RECORDED)/compare.ipynb
+	@$(REPORT) robustness -p store= -o $(RECORDED)/robustness.ipynb
+	@$(REPORT) memory-and-speed -p model=resnet18 -o $(RECORDED)/memory-and-speed.ipynb
+	@$(REPORT) which-novograd -p store= -o $(RECORDED)/which-novograd.ipynb
+	@$(REPORT) your-optimizer -p store= -o $(RECORDED)/your-optimizer.ipynb
 
 gpu:  ## What only a GPU can show, with PyTorch, Triton and NumPy alone; without a GPU it says so
 	@$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/gpu.py

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import check_site
+import nbformat
 import pytest
+import selenium_axe_python
+import take_along
 import yaml
+from pypdf import PdfReader
 from stepsize import claims
+from stepsize.rules import RULES
 from stepsize.rules.base import SYMBOLS
 
 ROOT = Path(__file__).parents[1]
 SITE = ROOT / "_build/html"
 SCREENSHOTS = ROOT / "_build/screenshots"
-PHONE, DESKTOP = 390, 1280
+PHONE, TABLET, DESKTOP = 390, 820, 1280
 
 PAGES = [str(page.relative_to(SITE)) for page in check_site.pages(SITE)]
 READ = [page for page in PAGES if page != "index.html"]  # which only leads to the welcome page
@@ -117,13 +125,114 @@ def test_a_page_works_from_a_folder_without_network(browser: Any, page: str) -> 
     assert drawn >= marked
     if page in CHAPTERS:
         assert drawn > 0
-    for width in (PHONE, DESKTOP):
+    for width in (PHONE, TABLET, DESKTOP):
         for theme in ("light", "dark"):
             _show(browser, width, theme)
-            if width == PHONE:
+            if theme == "light":
                 wide = browser.execute_script(TOO_WIDE)
                 assert wide == [], f"{page} scrolls sideways at {width} pixels"
             _photograph(browser, f"{page.removesuffix('.html').replace('/', '-')}-{width}-{theme}.png")
+
+
+@pytest.mark.parametrize("page", READ)
+def test_a_page_keeps_the_rules_for_everyone(browser: Any, page: str) -> None:
+    """WCAG 2.2 to level AA, as far as axe-core can see it, in both modes; on a phone, where most is folded."""
+    script = (Path(selenium_axe_python.__file__).parent / "axe-core/axe.min.js").read_text("utf-8")
+    _open(browser, page, DESKTOP)
+    browser.execute_script(script)
+    for width, theme in ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")):
+        _show(browser, width, theme)
+        found = browser.execute_async_script(AXE)
+        assert found == [], f"at {width} pixels, {theme}"
+
+
+@pytest.mark.parametrize("page", READ)
+def test_a_page_is_no_heavier_than_it_may_be(browser: Any, page: str) -> None:
+    """A page with an explorable figure and no mathematics: 1.0 MB; what MathJax and figures add is bounded, too."""
+    _open(browser, page, DESKTOP)
+    names = browser.execute_script(
+        "return [location.href, ...performance.getEntriesByType('resource').map(entry => entry.name)]"
+    )
+    files = {Path(unquote(urlsplit(name).path)) for name in names if name.startswith("file:")}
+    sizes = {file.name: file.stat().st_size for file in files if file.is_file()}
+    pictures = sum(size for name, size in sizes.items() if name.endswith((".png", ".svg", ".jpg")))
+    mathematics = sum(size for file in files if "mathjax" in str(file) for size in [file.stat().st_size])
+    rest = sum(sizes.values()) - pictures - mathematics
+    print(f"{page}: {rest / 1e6:.2f} MB, pictures {pictures / 1e6:.2f}, mathematics {mathematics / 1e6:.2f}")
+    assert rest <= 1.0e6 + 0.1e6 * page.startswith("chapters/"), sorted(sizes.items(), key=lambda item: -item[1])[:6]
+    assert pictures <= 1.5e6 and mathematics <= 1.6e6
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_pictures_of_a_chapter_load_late_and_keep_their_place(page: str) -> None:
+    pictures = check_site.soup(SITE / page).select("article .cell_output img[src$='.png'], article figure img")
+    assert pictures
+    for picture in pictures:
+        if picture.get("src", "").startswith("data:"):
+            continue
+        assert picture.get("loading") == "lazy" and int(picture["width"]) > 0 and int(picture["height"]) > 0
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_chapter_says_what_its_words_mean_and_how_to_cite_it(page: str) -> None:
+    parsed = check_site.soup(SITE / page)
+    terms = parsed.select("a[href*='glossary.html#term-']")
+    assert terms and all(len(term.get("title", "")) > 15 for term in terms)
+    cite = parsed.select_one("details.stepsize-cite")
+    assert f"{page}" in cite.text and "@incollection" in cite.text
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_downloaded_notebook_begins_by_installing_what_it_needs(page: str) -> None:
+    first, install, *rest = nbformat.read(SITE / "_sources" / page.replace(".html", ".ipynb"), 4).cells
+    assert (
+        first.cell_type == "markdown"
+        and "git clone" in install.source
+        and 'find_spec("stepsize") is None' in install.source
+    )
+    assert not any("pip install" in cell.source for cell in rest)
+    colab = [a["href"] for a in check_site.soup(SITE / page).select("a[href*='colab.research']")]
+    assert colab and all("/blob/notebooks/chapters/" in href for href in colab)
+
+
+def test_map_leads_to_every_method() -> None:
+    boxes = check_site.soup(SITE / "book/map.html").select(".stepsize-map a")
+    assert {box.select_one("text").text for box in boxes} >= set(RULES)
+    assert any("chapters/14-novograd" in box["href"] for box in boxes)
+
+
+def test_there_are_a_sitemap_an_index_a_page_for_what_is_not_there_and_cards() -> None:
+    sitemap = (SITE / "sitemap.xml").read_text("utf-8")
+    assert all(f"/{page}</loc>" in sitemap for page in CHAPTERS) and "404" not in sitemap
+    assert check_site.soup(SITE / "genindex.html").select("a[href*='glossary.html#term-']")
+    lost = check_site.soup(SITE / "404.html")
+    assert len(lost.select("a[href*='chapters/']")) == len(CHAPTERS)
+    for page in CHAPTERS:
+        card = check_site.soup(SITE / page).select_one("meta[property='og:image']")["content"]
+        assert (SITE / card.partition("/stepsize/")[2]).is_file()
+
+
+def test_search_works_from_a_folder(browser: Any) -> None:
+    browser.get((SITE / "search.html").as_uri() + "?q=warm-up")
+    found = browser.execute_async_script(
+        "const done = arguments[0]; let left = 100; const look = () => {"
+        "const links = [...document.querySelectorAll('#search-results li a')].map(a => a.getAttribute('href'));"
+        "links.length || !left-- ? done(links) : setTimeout(look, 100); }; look();"
+    )
+    assert any("10-warm-up" in link for link in found)
+
+
+def test_zip_opens_from_a_folder_and_a_page_is_printed(tmp_path: Path) -> None:
+    archive = take_along.make_zip(SITE, tmp_path / "book.zip")
+    with zipfile.ZipFile(archive) as opened:
+        names = set(opened.namelist())
+    assert {"stepsize-book/index.html", f"stepsize-book/{CHAPTERS[0]}"} <= names
+    if not any(map(shutil.which, take_along.BROWSERS)):
+        pytest.skip("no chromium to print with: apt-get install chromium")
+    names = ["book/checker", "book/map"]
+    printed = PdfReader(take_along.make_pdf(SITE, names, tmp_path / "book.pdf"))
+    assert [entry.title for entry in printed.outline] == ["The checker", "Map of the methods"]
+    assert "The checker" in printed.pages[0].extract_text()
 
 
 @pytest.mark.parametrize("page", READ)
@@ -146,6 +255,14 @@ def test_every_chapter_has_an_explorable_figure() -> None:
     for page in CHAPTERS:
         assert check_site.soup(SITE / page).select(".stepsize-explorable svg[aria-label]"), page
 
+
+AXE = """
+const done = arguments[0];
+const levels = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
+axe.run(document, { runOnly: levels, resultTypes: ['violations'] }).then(({ violations }) => done(violations.map(
+  ({ id, nodes: [first, ...rest] }) =>
+    `${id}: ${rest.length + 1}, such as ${first.html.slice(0, 150)} (${first.any[0]?.message ?? ''})`)));
+"""
 
 # What reaches past the right edge and is not inside a box that scrolls by itself.
 TOO_WIDE = """

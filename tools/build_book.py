@@ -9,8 +9,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import check_site
 import yaml
@@ -116,19 +117,26 @@ def build(root: Path) -> int:
     return 0
 
 
+def names_in_order(root: Path) -> list[str]:
+    """What the table of contents names, in its order."""
+
+    def named(entry: Any) -> Iterator[str]:
+        if isinstance(entry, dict):
+            yield from (entry[key] for key in ("root", "file") if key in entry)
+            for key in ("parts", "chapters", "sections"):
+                yield from named(entry.get(key, []))
+        elif isinstance(entry, list):
+            for one in entry:
+                yield from named(one)
+
+    return list(named(yaml.safe_load((root / "_toc.yml").read_text())))
+
+
 def _pages(root: Path) -> list[Path]:
     """The files that the table of contents names."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text())
-    names: list[str] = []
-    stack = [toc]
-    while stack:
-        entry = stack.pop()
-        names += [entry[key] for key in ("root", "file") if key in entry]
-        for key in ("parts", "chapters", "sections"):
-            stack += entry.get(key, [])
     return [
         root / f"{name}{suffix}"
-        for name in sorted(names)
+        for name in sorted(names_in_order(root))
         for suffix in (".ipynb", ".md")
         if (root / f"{name}{suffix}").exists()
     ]

@@ -4,10 +4,12 @@
 const STYLE = `
 .stepsize-playground { margin: 1em 0; max-width: 640px; color: inherit; }
 .stepsize-playground .picture { touch-action: manipulation; cursor: crosshair; }
+.stepsize-playground legend { font-size: 1rem; font-weight: 600; margin: 0; }
 .stepsize-playground fieldset { border: 0; margin: .8em 0 0; padding: 0; min-width: 0; }
-.stepsize-playground .row, .stepsize-playground .method { display: flex; flex-wrap: wrap; gap: .3em .9em; align-items: center; margin: .35em 0; }
+.stepsize-playground .bar, .stepsize-playground .method { display: flex; flex-wrap: wrap; gap: .3em .9em; align-items: center; margin: .35em 0; }
 .stepsize-playground .method { border-left: 4px solid var(--color, currentColor); padding-left: .6em; }
-.stepsize-playground label { display: inline-flex; gap: .4em; align-items: center; flex: 1 1 11em; min-width: 0; margin: 0; }
+.stepsize-playground button { width: auto; }
+.stepsize-playground label { display: inline-flex; gap: .4em; align-items: center; flex: 1 1 11em; min-width: 0; margin: 0; width: auto; }
 .stepsize-playground label > span { white-space: nowrap; }
 .stepsize-playground input[type=range] { flex: 1 1 5em; min-width: 3em; height: 2em; }
 .stepsize-playground select, .stepsize-playground button { font: inherit; color: inherit; background: var(--pst-color-background, Canvas); border: 1px solid currentColor; border-radius: 4px; min-height: 2em; padding: .1em .6em; min-width: 0; }
@@ -123,7 +125,7 @@ export function mount(key, RULES, SURFACES) {
   const said = make("p", el, { className: "said" });
   said.setAttribute("aria-live", "polite");
   const buttons = make("fieldset", el);
-  const bar = make("div", buttons, { className: "row" });
+  const bar = make("div", buttons, { className: "bar" });
   const button = (text, action) => {
     const made = make("button", bar, { type: "button", textContent: text });
     made.addEventListener("click", action);
@@ -162,7 +164,7 @@ export function mount(key, RULES, SURFACES) {
   });
 
   const place = make("fieldset", el);
-  const where = make("div", place, { className: "row" });
+  const where = make("div", place, { className: "bar" });
   const surfaces = choose(where, "landscape", Object.entries(told.surfaces).map(([name, { title }]) => [name, title]), state.landscape, (name) => {
     state.landscape = name;
     state.start = [...told.surfaces[name].start];
@@ -223,7 +225,7 @@ export function mount(key, RULES, SURFACES) {
     const now = field.appendChild(document.createElementNS(SVG, "path"));
     Object.entries({ stroke: "currentColor", "stroke-dasharray": "4 4" }).forEach(([name, value]) => now.setAttribute(name, value));
     box.append(field);
-    const controls = make("div", box, { className: "row" });
+    const controls = make("div", box, { className: "bar" });
     const presets = choose(controls, "begin with", [["", "your own"], ...Object.keys(told.plans).map((name) => [name, name])], "", (name) => {
       if (name) state.plan = [...told.plans[name]];
       changed();
