@@ -139,6 +139,11 @@ def test_other_method_is_told_by_its_name():
     assert heavy.mistake in ("sgdm", "plain-momentum"), heavy
 
 
+def test_paper_s_own_form_is_told_where_a_library_s_is_asked_for():
+    verdict = check(RULES["adamw"].function, against="adamw:torch")
+    assert verdict.mistake == "adamw", verdict
+
+
 def test_share_of_the_named():
     """Writes the table, and a line to the screen."""
     rows = [["rule", "mistake", "what the checker says it is"], ["---"] * 3]
@@ -393,6 +398,25 @@ class ForgetsItsVelocity(OwnMomentum):
         p -= self.velocity[p]
 
 
+class CountsForAll(OwnSGD):
+    """Adam with one count of steps for all of its parameters."""
+
+    def __init__(self, params, lr=0.1, betas=(0.9, 0.999), eps=1e-8):
+        super().__init__(params, lr)
+        for group in self.param_groups:
+            group.update(betas=betas, eps=eps)
+        self.steps = 0
+
+    def move(self, p, group):
+        self.steps += 1
+        state = self.state[p] or self.state[p].update(m=torch.zeros_like(p), v=torch.zeros_like(p)) or self.state[p]
+        new, *moments = adam(
+            p, p.grad, self.steps, state["m"], state["v"], **{k: group[k] for k in ("lr", "betas", "eps")}
+        )
+        state.update(m=moments[0], v=moments[1])
+        p.copy_(new)
+
+
 class KeepsTheLoss(OwnSGD):
     def step(self, closure=None):
         super().step(closure)
@@ -407,6 +431,7 @@ class ChangesTheGradient(OwnSGD):
     ("cls", "against", "sentence"),
     [
         (MovesTheIdle, "sgd", "a parameter whose grad is None was moved"),
+        (CountsForAll, "adam", "two parameters, stepped together, do not walk as each does alone"),
         (OneRate, "sgd", "a group with its own lr was not moved by that lr"),
         (ForgetsItsVelocity, "sgdm", "saved by state_dict and loaded again"),
         (KeepsTheLoss, "sgd", "step(closure) did not return"),

@@ -23,6 +23,24 @@ def _skips_no_gradient(student: OptimizerClass, case: Case, hyper: Mapping[str, 
         raise Wrong("a parameter whose grad is None was moved: leave it as it is.")
 
 
+def _keeps_parameters_apart(student: OptimizerClass, case: Case, hyper: Mapping[str, Any]) -> None:
+    """Two parameters, stepped together, walk as each does alone: a counter of steps is one for each."""
+    mirrored = Case(case.about, -case.p, case.gradients.flip(0), case.hyper)
+    alone = [student.walk(one)[-1][0] for one in (case, mirrored)]
+    pair = [torch.nn.Parameter(one.p.clone()) for one in (case, mirrored)]
+    optimizer = student.make(pair, hyper)
+    for t in range(1, len(case.gradients) + 1):
+        for p, one in zip(pair, (case, mirrored), strict=True):
+            p.grad = one.gradient(t, p).clone()
+        with guarded(t):
+            optimizer.step()
+    if not all(equal(p.detach(), end) for p, end in zip(pair, alone, strict=True)):
+        raise Wrong(
+            "two parameters, stepped together, do not walk as each does alone: keep state, and the count of steps, "
+            "for each in self.state[p]."
+        )
+
+
 def _honours_groups(student: OptimizerClass, case: Case, hyper: Mapping[str, Any]) -> None:
     if "lr" not in student.accepted:
         return
@@ -76,4 +94,4 @@ def _returns_the_loss(student: OptimizerClass, case: Case, hyper: Mapping[str, A
         raise Wrong("step(closure) did not return the closure's loss: call it with torch.enable_grad(), and return it.")
 
 
-MANNERS = (_skips_no_gradient, _honours_groups, _goes_on_from_a_file, _returns_the_loss)
+MANNERS = (_skips_no_gradient, _keeps_parameters_apart, _honours_groups, _goes_on_from_a_file, _returns_the_loss)

@@ -48,8 +48,10 @@ def _walks(rule: Rule, case: Case, walk: Sequence[tuple[Tensor, ...]], whole: bo
 
 
 def _candidates(rule: Rule) -> Iterator[tuple[str, str | None, Rule]]:
-    """Single mistakes, then what libraries do, then other rules."""
+    """Where a library's form is asked for, the paper's; single mistakes; what libraries do; other rules."""
     family = base(rule)
+    if family is not rule:
+        yield family.name, None, family
     deviations = sorted(family.deviations.values(), key=lambda d: d.kind != "mistake")
     yield from ((d.name, d.hint, d.rule) for d in deviations)
     yield from ((other.name, None, other) for other in RULES.values() if other is not family)

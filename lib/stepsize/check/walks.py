@@ -53,8 +53,10 @@ def draw_cases(rule: Rule, accepted: set[str], fixed: Mapping[str, Any], seed: i
         made = {}
         for name, default in rule.defaults.items():
             value = drawn.get(name, default)
-            off = name == "weight_decay" or default is None or isinstance(default, bool)
-            made[name] = default if off or name not in accepted else value
+            if name not in accepted or default is None or isinstance(default, bool):
+                made[name] = default
+            else:
+                made[name] = 0.0 if name == "weight_decay" else value
         return {**made, **{name: x for name, x in given.items() if name in accepted}, **fixed}
 
     def walk(steps: int, *shape: int, spike: bool = False) -> Tensor:
