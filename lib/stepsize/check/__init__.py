@@ -177,15 +177,14 @@ def _judge(student: Any, rule: Rule, kept: Sequence[str], cases: Sequence[Case],
         for t, (now, then) in enumerate(zip(got, walk_of(rule, case), strict=True), start=1):
             for name, mine, ours in zip(kept, now[1:], (then[place] for place in places), strict=True):
                 if not equal(mine, ours):
-                    return Verdict(
-                        False,
+                    whole = len(kept) == len(rule.state)
+                    mistake, look = name_of(rule, cases, walked, states=True) if whole else (None, None)
+                    said = (
                         f"Your parameters are right, but the state {name} that you return at step {t} is not what "
-                        f"{rule.name} keeps ({case.about}).\n  expected {few(ours)}\n  got      {few(mine)}",
-                        t,
-                        ours,
-                        mine,
-                        paths=drawn,
+                        f"{rule.name} keeps ({case.about}).\n  expected {few(ours)}\n  got      {few(mine)}"
                     )
+                    said += f"\nThis is what a well-known mistake leaves there: {mistake}.\n{look}" if mistake else ""
+                    return Verdict(False, said, t, ours, mine, mistake, look, drawn)
     steps = sum(len(case.gradients) for case in cases)
     return Verdict(True, f"Right: this is {rule.name}, over {steps} steps of {len(cases)} fresh draws.", paths=drawn)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from torch import Tensor
@@ -14,9 +14,12 @@ from .walks import Case, equal, walk_of
 
 
 def name_of(
-    rule: Rule, cases: Sequence[Case], walked: Sequence[Sequence[tuple[Tensor, ...]]]
+    rule: Rule, cases: Sequence[Case], walked: Sequence[Sequence[tuple[Tensor, ...]]], states: bool = False
 ) -> tuple[str | None, str | None]:
-    """The deviation of ``rule``, the other rule, or the pair of mistakes, that walks as the student does."""
+    """The deviation of ``rule``, the other rule, or the pair of mistakes, that walks as the student does.
+
+    With ``states``, only one whose states are the student's, too.
+    """
 
     def departs(n: int) -> bool:
         walk = zip(walk_of(rule, cases[n]), walked[n], strict=True)
@@ -24,9 +27,10 @@ def name_of(
 
     # Where the student departs, most candidates fall at the first step.
     order = sorted(range(len(cases)), key=departs, reverse=True)
-    alone = list(_candidates(rule))
+    alone: Iterable[tuple[str, str | None, Rule]] = list(_candidates(rule))
     # Of two mistakes that walk the same path, the one whose states are the student's, too.
-    for whole, candidates in ((True, alone), (False, alone), (False, _pairs(rule))):
+    attempts = [(True, alone)] if states else [(True, alone), (False, alone), (False, _pairs(rule))]
+    for whole, candidates in attempts:
         for name, hint, candidate in candidates:
             with suppress(Exception):
                 if all(_walks(candidate, cases[n], walked[n], whole) for n in order):

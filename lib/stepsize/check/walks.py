@@ -20,7 +20,9 @@ SEED = "STEPSIZE_CHECK_SEED"
 LANDSCAPE = "quadratic"
 # Rounding, in another order of the same operations, stays far below; every named mistake far above.
 TOLERANCE = 1e-9
-OPTIONS = {"layer_lr_clip": 0.05}
+# Options that are off by default, and a value at which each shows; and where bounds must be close to show.
+OPTIONS = {"layer_lr_clip": 0.05, "base_lr": 0.02}
+CLOSE = {"adabound": {"gamma": 0.2}, "amsbound": {"gamma": 0.2}}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class OnTheBowl(Case):
 def draw_cases(rule: Rule, accepted: set[str], fixed: Mapping[str, Any], seed: int) -> list[Case]:
     """From the simplest on: a student is shown the first that fails."""
     draw = np.random.default_rng(seed)
-    shown = {**VISIBLE, **VISIBLE_IN.get(base(rule).name, {})}
+    shown = {**VISIBLE, **VISIBLE_IN.get(base(rule).name, {}), **CLOSE.get(base(rule).name, {})}
 
     def hypers(**given: Any) -> dict[str, Any]:
         drawn = {name: _near(value, draw) for name, value in shown.items()}

@@ -167,6 +167,16 @@ novograd.mistake(
     "Set eps as large as the squared norm and compute the first displacement by hand.",
     {"sq).sqrt() + eps)": "sq) + eps).sqrt()"},
 )
+novograd.mistake(
+    "betas-swapped",
+    "Give one gradient, then zeros: which of the two averages fades faster?",
+    {"beta1, beta2 = betas": "beta2, beta1 = betas"},
+)
+novograd.mistake(
+    "weights-swapped",
+    "Give a large gradient, then small ones: which part of the average should be left after each step?",
+    {"beta2 * exp_avg_sq + (1 - beta2) * squared_norm": "(1 - beta2) * exp_avg_sq + beta2 * squared_norm"},
+)
 novograd.mistake("per-element", "Count the numbers in one layer's second moment.", {"norm(g) ** 2": "g**2"})
 novograd.mistake(
     "mean-square",

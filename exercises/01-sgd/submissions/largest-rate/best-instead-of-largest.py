@@ -1,0 +1,3 @@
+# named: a larger rate is possible
+def largest_rate(curvatures):
+    return 2 / (min(curvatures) + max(curvatures))

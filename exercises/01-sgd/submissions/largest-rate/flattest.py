@@ -1,0 +1,3 @@
+# named: which direction is the first to grow?
+def largest_rate(curvatures):
+    return 2 / min(curvatures)

@@ -1,0 +1,3 @@
+# named: borrows SGD from a library
+class MendedSGD(torch.optim.SGD):
+    pass

@@ -1,0 +1,5 @@
+# named: is it the mean of the losses
+def noise_floor(lr):
+    valley = landscapes.noisy_valley()
+    paths = landscapes.trajectory("sgd", valley, steps=600, seed=range(200), lr=lr)
+    return valley(paths[:, -100:].mean(dim=0)).mean().item()

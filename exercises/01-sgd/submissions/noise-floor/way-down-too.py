@@ -1,0 +1,5 @@
+# named: is the way down in your mean?
+def noise_floor(lr):
+    valley = landscapes.noisy_valley()
+    paths = landscapes.trajectory("sgd", valley, steps=600, seed=range(200), lr=lr)
+    return valley(paths).mean().item()

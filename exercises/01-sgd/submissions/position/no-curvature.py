@@ -1,0 +1,3 @@
+# named: with twice the curvature
+def position(x, h, lr, t):
+    return x * (1 - lr) ** t

@@ -1,0 +1,3 @@
+# named: where does the second step begin
+def position(x, h, lr, t):
+    return x * (1 - lr * h)

@@ -1,0 +1,3 @@
+# named: which way is down?
+def position(x, h, lr, t):
+    return x * (1 + lr * h) ** t

@@ -1,0 +1,4 @@
+# named: a well-known mistake: ascent
+def sgd_step(p, g, t, *, lr=0.1, weight_decay=0.0):
+    decayed = g + weight_decay * p
+    return (p + lr * decayed,)

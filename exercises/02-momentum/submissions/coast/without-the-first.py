@@ -1,0 +1,3 @@
+# named: Is the first step in your sum?
+def coast(g, lr, momentum):
+    return -momentum * lr * g / (1 - momentum)

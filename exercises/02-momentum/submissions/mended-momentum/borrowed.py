@@ -1,0 +1,3 @@
+# named: borrows SGD from a library
+class MendedMomentum(torch.optim.SGD):
+    pass

@@ -1,0 +1,5 @@
+# named: a well-known mistake: dampening-ignored
+def sgdm_step(p, g, t, m, *, lr=0.1, momentum=0.9, weight_decay=0.0):
+    decayed = g + weight_decay * p
+    m = momentum * m + lr * decayed
+    return p - m, m

@@ -1,0 +1,5 @@
+# named: a well-known mistake: stale-velocity
+def sgdm_step(p, g, t, m, *, lr=0.1, momentum=0.9, dampening=0.0, weight_decay=0.0):
+    decayed = g + weight_decay * p
+    new_m = momentum * m + lr * (1 - dampening) * decayed
+    return p - m, new_m

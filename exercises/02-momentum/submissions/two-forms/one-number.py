@@ -1,0 +1,5 @@
+# named: return two numbers
+def coast_after_drop(g, lr, momentum):
+    velocity = lr * g / (1 - momentum)
+    inside = -velocity * momentum / (1 - momentum)
+    return inside

@@ -1,0 +1,5 @@
+# named: Is it the largest, for this rule and momentum?
+def largest_stable_rate(rule, momentum):
+    paths = landscapes.trajectory("nag", "quadratic", steps=200, lr=rates, momentum=momentum)
+    near = paths[:, -1].norm(dim=1) < 1
+    return float(rates[near.numpy()].max())

@@ -1,0 +1,4 @@
+# named: a well-known mistake: ascent
+def nesterov_step(p, g, t, m, *, lr=0.1, momentum=0.9):
+    m = momentum * m + lr * g
+    return p + momentum * m + lr * g, m

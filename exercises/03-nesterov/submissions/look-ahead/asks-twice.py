@@ -1,0 +1,4 @@
+# named: Ask for the slope once a step
+def look_ahead_step(theta, slope, m, *, lr=0.1, momentum=0.9):
+    m = momentum * m + lr * slope(theta - momentum * m)
+    return theta - momentum * m - lr * slope(theta - momentum * m), m

@@ -1,0 +1,4 @@
+# named: it is the velocity
+def look_ahead_step(theta, slope, m, *, lr=0.1, momentum=0.9):
+    m = momentum * m + slope(theta - momentum * m)
+    return theta - m, m

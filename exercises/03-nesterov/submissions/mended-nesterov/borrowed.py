@@ -1,0 +1,3 @@
+# named: borrows SGD from a library
+class MendedNesterov(torch.optim.SGD):
+    pass

@@ -1,0 +1,3 @@
+# named: In how many terms of the step is the newest gradient?
+def weights(momentum, n):
+    return [momentum**k for k in range(n)]

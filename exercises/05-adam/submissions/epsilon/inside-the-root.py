@@ -1,0 +1,3 @@
+# named: Your epsilon is
+def epsilon_for_tensorflow(eps, beta2):
+    return eps**2

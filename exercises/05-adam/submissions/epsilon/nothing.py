@@ -1,0 +1,3 @@
+# named: return one number; yours returned None
+def epsilon_for_tensorflow(eps, beta2):
+    eps * math.sqrt(1 - beta2)

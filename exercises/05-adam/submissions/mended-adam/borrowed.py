@@ -1,0 +1,3 @@
+# named: borrows Adam from a library
+class MendedAdam(torch.optim.Adam):
+    pass

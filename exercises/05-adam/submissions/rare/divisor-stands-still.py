@@ -1,0 +1,4 @@
+# named: Which of the two averages fades
+def rare(beta1, beta2):
+    now = (1 - beta1) / math.sqrt(1 - beta2)
+    return now, now / (1 - beta1)

@@ -1,0 +1,4 @@
+# named: adam: after a first gradient
+def in_the_end(spike, beta2):
+    kept = 1 / max(1.0, (1 - beta2) ** 0.5 * spike)
+    return {"adam": kept, "paper": kept, "torch": kept, "optax": 1 / max(1.0, spike)}

@@ -1,0 +1,4 @@
+# named: must return a dict
+def in_the_end(spike, beta2):
+    kept = 1 / max(1.0, (1 - beta2) ** 0.5 * spike)
+    return kept

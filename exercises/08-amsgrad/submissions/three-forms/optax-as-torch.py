@@ -1,0 +1,12 @@
+# named: Of what does it keep the largest
+def divisors(gradients, beta2):
+    v = raw = corrected = 0.0
+    found = {"paper": [], "torch": [], "optax": []}
+    for t, g in enumerate(gradients, start=1):
+        v = beta2 * v + (1 - beta2) * g**2
+        debias = 1 - beta2**t
+        raw, corrected = max(raw, v), max(corrected, v / debias)
+        found["paper"].append(raw**0.5)
+        found["torch"].append((raw / debias) ** 0.5)
+        found["optax"].append((raw / debias) ** 0.5)
+    return found

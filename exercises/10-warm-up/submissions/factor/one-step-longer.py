@@ -1,0 +1,4 @@
+# named: it must be 1.
+def warmed(t, over):
+    """The factor at step t, which counts from 1."""
+    return min(1.0, t / (over + 1))

@@ -1,0 +1,8 @@
+# named: radam with beta2 = 0.9990 does without v at 4
+def waits(beta2, above):
+    longest, t = 2 / (1 - beta2) - 1, 1
+    if longest <= above:
+        return math.inf
+    while longest - 2 * t * beta2**t / (1 - beta2**t) <= above:
+        t += 1
+    return t

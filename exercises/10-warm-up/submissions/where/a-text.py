@@ -1,0 +1,3 @@
+# named: TypeError
+def two_rates():
+    return {"helps": "0.5", "harms": 0.001}

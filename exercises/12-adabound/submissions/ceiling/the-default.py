@@ -1,0 +1,3 @@
+# named: it is not shown to be lower
+def two_values():
+    return {"lower": 0.1, "higher": 0.003}

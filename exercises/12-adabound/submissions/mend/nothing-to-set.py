@@ -1,0 +1,4 @@
+# named: then halved
+class Mended(AdaBoundBase):
+    def base_lr_of(self, group):
+        return group.setdefault("base_lr", group["lr"])

@@ -1,0 +1,3 @@
+# named: must return a number above 0
+def final_lr_for(lr, momentum, times):
+    return lr / (1 - momentum), times

@@ -1,0 +1,3 @@
+# named: times as far
+def final_lr_for(lr, momentum, times):
+    return lr / times

@@ -1,0 +1,5 @@
+# named: AttributeError
+def layer_rate(lr, clip, p, m):
+    if p.norm() == 0:
+        return lr
+    return min(lr, clip.norm() * p / m.norm())

@@ -1,0 +1,5 @@
+# named: Which norm divides
+def layer_rate(lr, clip, p, m):
+    if p.norm() == 0:
+        return lr
+    return min(lr, (clip * p.norm() / (lr * m.norm())).item())

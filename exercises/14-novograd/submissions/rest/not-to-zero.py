@@ -1,0 +1,3 @@
+# named: how small is the rate there
+def rate(t, steps):
+    return 0.01 * (1 - 0.99 * t / steps)

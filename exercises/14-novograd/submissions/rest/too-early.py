@@ -1,0 +1,3 @@
+# named: it falls too early
+def rate(t, steps):
+    return 0.01 * 0.97 ** (t - 1)

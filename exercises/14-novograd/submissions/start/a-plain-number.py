@@ -1,0 +1,7 @@
+# named: New exp_avg_sq must be
+def novograd_line(p, g, t, v, m, *, lr=1e-2, betas=(0.95, 0.98), eps=1e-8):
+    beta1, beta2 = betas
+    squared_norm = (g * g).sum()
+    v = float(squared_norm)
+    m = beta1 * m + g / (v**0.5 + eps)
+    return p - lr * m, v, m

@@ -1,0 +1,7 @@
+# named: weights-swapped
+def novograd_line(p, g, t, v, m, *, lr=1e-2, betas=(0.95, 0.98), eps=1e-8):
+    beta1, beta2 = betas
+    squared_norm = (g * g).sum()
+    v = torch.where(v == 0, squared_norm, (1 - beta2) * v + beta2 * squared_norm)
+    m = beta1 * m + g / (v.sqrt() + eps)
+    return p - lr * m, v, m

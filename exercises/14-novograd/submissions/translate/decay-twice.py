@@ -1,0 +1,3 @@
+# named: average, on decay alone
+def translated(lr, weight_decay, beta1):
+    return {"average": (lr / (1 - beta1), weight_decay / (1 - beta1)), "outside": (lr, weight_decay / (1 - beta1))}

@@ -1,0 +1,3 @@
+# named: outside, on gradients alone
+def translated(lr, weight_decay, beta1):
+    return {"average": (lr / (1 - beta1), weight_decay), "outside": (lr / (1 - beta1), weight_decay)}
