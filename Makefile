@@ -9,7 +9,7 @@ TORCH_INDEX_URL ?=
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 STAMP := .venv/.installed
-NOTEBOOKS := $(wildcard chapters/*.ipynb book/reports/*.ipynb)
+NOTEBOOKS := $(wildcard chapters/*.ipynb book/reports/*.ipynb exercises/*/*.ipynb)
 
 # One thread a process: the tests and the notebooks run several processes.
 export OMP_NUM_THREADS ?= 1
@@ -79,12 +79,15 @@ which-novograd: $(RIVALS)  ## Run every NovoGrad that installs here for ten step
 REPORT := $(PY) -m stepsize.cli report
 RECORDED := book/results/reports
 
-reports: setup  ## Record again the run of each report that the site shows, about five minutes
+reports: setup  ## Record again the run of each report that the site shows, about three minutes
 	@$(REPORT) compare -p optimizers=sgd,sgdm,adam,adamw,novograd -p store= -o $(RECORDED)/compare.ipynb
 	@$(REPORT) robustness -p store= -o $(RECORDED)/robustness.ipynb
 	@$(REPORT) memory-and-speed -p model=resnet18 -o $(RECORDED)/memory-and-speed.ipynb
 	@$(REPORT) which-novograd -p store= -o $(RECORDED)/which-novograd.ipynb
 	@$(REPORT) your-optimizer -p store= -o $(RECORDED)/your-optimizer.ipynb
+
+classroom: setup  ## Grade a class of thirty, six of them hostile (Linux with bubblewrap); the record goes into book/results
+	@$(PY) tools/class_of_thirty.py -o book/results/classroom.json
 
 gpu:  ## What only a GPU can show, with PyTorch, Triton and NumPy alone; without a GPU it says so
 	@$(if $(wildcard $(PY)),$(PY),$(PYTHON)) tools/gpu.py

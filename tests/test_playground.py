@@ -218,8 +218,8 @@ def test_frames_come_as_fast_as_the_screen(page):
 
 
 def test_wrong_arguments_are_refused():
-    with pytest.raises(KeyError, match="no landscape named 'vally'"):
-        playground.playground(landscape="vally")
+    with pytest.raises(KeyError, match="no landscape named 'quadratik'"):
+        playground.playground(landscape="quadratik")
     with pytest.raises(KeyError, match="no rule named 'adm'"):
         playground.playground("adm")
     with pytest.raises(ValueError, match="four at most, got 5"):

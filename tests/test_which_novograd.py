@@ -1,27 +1,16 @@
 """Every NovoGrad that was run for real takes the steps of the deviation that is said to explain it."""
 
-import json
-from pathlib import Path
-
 import pytest
-import torch
-from stepsize.rules import RULES, find
+from stepsize import report
+from stepsize.rules import RULES
 
-RECORD = json.loads((Path(__file__).parents[1] / "book" / "results" / "which-novograd.json").read_text())
+RECORD = report.outside()
 # They computed in float32, and a step is the difference of two parameters.
 ROUNDING = 1e-4
 
 
 def departure(variant: str, moves: list[list[float]], decay: float) -> float:
-    """The largest distance between a recorded step and the rule's, as a share of the rule's step."""
-    rule = find(variant)
-    p = torch.tensor(RECORD["start"], dtype=torch.float64)
-    state, worst = rule.init(p), 0.0
-    for t, (g, move) in enumerate(zip(RECORD["gradients"], moves, strict=True), start=1):
-        new, *state = rule(p, torch.tensor(g, dtype=torch.float64), t, *state, lr=RECORD["lr"], weight_decay=decay)
-        ours, theirs = new - p, torch.tensor(move, dtype=torch.float64)
-        worst, p = max(worst, float((ours - theirs).norm() / ours.norm())), new
-    return worst
+    return report.departures(RECORD, variant, {decay: moves})
 
 
 @pytest.mark.parametrize("told", RECORD["implementations"], ids=lambda told: f"{told['name']} {told['version']}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import check_site
+import make_slides
 import yaml
 
 PROCESSES = 2
@@ -44,8 +45,9 @@ def shell_hash(root: Path) -> str:
 
 def source_hash(root: Path) -> str:
     """All that the site is made from."""
-    parts = ["lib", "constraints.txt", "_config.yml", "_toc.yml", "book", "chapters", "CHANGELOG.md"]
-    return fingerprint([root / part for part in parts])
+    folders = ["lib", "book", "chapters"]
+    files = ["constraints.txt", "_config.yml", "_toc.yml", "genindex.md", "CHANGELOG.md", "tools/make_slides.py"]
+    return fingerprint([root / part for part in (*folders, *files)])
 
 
 def drop_what_is_stale(root: Path) -> None:
@@ -107,6 +109,7 @@ def build(root: Path) -> int:
     if subprocess.run(command, check=False).returncode != 0:
         print("the book was NOT built: see the first warning above", file=sys.stderr)
         return 1
+    make_slides.make_slides(root / "_build/html")
     problems = check_site.problems(root / "_build/html")
     if problems:
         print("\n".join(problems), file=sys.stderr)

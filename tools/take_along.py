@@ -53,7 +53,7 @@ def make_pdf(site: Path, names: list[str], target: Path) -> Path:
         for name, job in zip(names, tqdm(jobs, desc="pages", leave=False), strict=True):
             first = len(writer.pages)
             writer.append(PdfReader(job.result()), import_outline=False)
-            writer.add_outline_item(_title(site / f"{name}.html"), first)
+            writer.add_outline_item(title=_title(site / f"{name}.html"), page_number=first)
     writer.add_metadata({"/Title": "Stepsize: the road from SGD to NovoGrad"})
     writer.compress_identical_objects()
     writer.write(target)

@@ -1,4 +1,4 @@
-"""Sphinx directives made from records: ``tasks``, ``speed`` (the last benchmark) and ``claims`` (the ledger)."""
+"""Sphinx directives made from records: ``tasks``, ``speed`` (the benchmark), ``claims`` (the ledger), ``reports``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 from stepsize import claims
 from stepsize.fingerprint import task_hash
+from stepsize.report import page
+from stepsize.report.run import is_fresh, reports
 from stepsize.tasks import TASKS, Task
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -123,6 +126,45 @@ def _measured(record: dict[str, Any]) -> list[str]:
     return [*parts, "## On what", f"Measured in one run of `make bench`: {made}."]
 
 
+class Reports(SphinxDirective):
+    """``{reports}``: each report's question, the answer of its recorded run, and its parameters."""
+
+    def run(self) -> list[nodes.Node]:
+        parts = []
+        for name, report in reports().items():
+            self.env.note_dependency(str(report.path))
+            parts += [f"## {name}", f"**[{report.question}](report-{name}.md)**"]
+            recorded = _notebook(self, name)
+            parts.append(page.answer(recorded) if recorded else "Not recorded yet.")
+            lines = "\n".join(map(str, report.parameters.values()))
+            parts.append(f"```python\n{lines}\n```")
+        return _parsed(self, "\n\n".join(parts))
+
+
+class Report(SphinxDirective):
+    """``{report} NAME``: the recorded run of one report, its code folded."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        recorded = _notebook(self, name)
+        if recorded is None:
+            return _parsed(self, f"Not recorded yet: `stepsize report {name} -o book/results/reports/{name}.ipynb`")
+        made = recorded.metadata.stepsize
+        parts = [*page.parts(recorded, raw=lambda text: f"~~~~~~{{raw}} html\n{text}\n~~~~~~")]
+        parts[0] = "## The answer"  # in place of the title, which the page has
+        stale = "" if is_fresh(reports()[name], recorded) else " **Stale:** the report has changed since."
+        parts.append(f"*Recorded on {made['date']} with stepsize {made['stepsize']}, in {made['seconds']} s.*{stale}")
+        return _parsed(self, "\n\n".join(parts))
+
+
+def _notebook(directive: SphinxDirective, name: str) -> Any:
+    path = RESULTS / "reports" / f"{name}.ipynb"
+    directive.env.note_dependency(str(path))
+    return nbformat.read(path, as_version=4) if path.exists() else None
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A table in Markdown."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
@@ -152,4 +194,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("tasks", Tasks)
     app.add_directive("speed", Speed)
     app.add_directive("claims", Claims)
+    app.add_directive("report", Report)
+    app.add_directive("reports", Reports)
     return {"parallel_read_safe": True}

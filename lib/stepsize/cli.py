@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
-import json
 import os
 import platform
 import re
@@ -20,7 +19,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .course import CourseError
+from .course.commands import ACTIONS
+from .course.commands import add_parser as add_course
+
 if TYPE_CHECKING:
+    from .report.run import Report
     from .store import Runs
 
 EXAMPLES = """
@@ -29,6 +33,7 @@ examples:
   stepsize sweep digits-mlp -o sgd --lr 1e-3:1:7 --seeds 5 --steps 300 --store runs.db
   stepsize sweep digits-mlp -o sgd -o adam -o novograd --lr auto --budget 10 --store runs.db
   stepsize export runs.db --parquet runs.parquet
+  stepsize course grade 05 --course spring
   stepsize doctor
 """
 
@@ -79,10 +84,26 @@ examples:
       the budget of the page: seconds, and no record is written
 """
 
+REPORT_EXAMPLES = """
+examples:
+  stepsize report compare -p task=digits-mlp -p optimizers=sgd,adam,novograd -o out.html
+      one page that holds all it shows; out.pdf is printed by Chromium, out.ipynb is the notebook
+  stepsize report compare --help
+      the question it answers, its parameters, their defaults, and in brackets what is allowed
+  stepsize report your-optimizer -p rule=my_rule.py -o mine.html
+      tries a rule of your own against others; the file is run as it is, with all your rights
+  stepsize report robustness --grid 'optimizers=[sgdm,adam],[adam,novograd]' seeds=3,5 -o out
+      four reports, side by side, into the folder out; what its manifest.json has as done is not done again
+
+Finished runs are kept beside the output (out.db, or -p store=FILE): after a crash, Ctrl-C or --timeout the same
+command trains only what is missing.
+"""
+
 LIST_EXAMPLES = """
 examples:
   stepsize list optimizers
   stepsize list tasks
+  stepsize list reports
 """
 
 DOCTOR_EXAMPLES = """
@@ -91,7 +112,7 @@ examples:
 """
 
 
-COMMANDS = ("list", "sweep", "claims", "export", "bench", "doctor")
+COMMANDS = ("list", "sweep", "claims", "report", "course", "export", "bench", "doctor")
 
 
 class Refusal(Exception):
@@ -108,8 +129,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         command = re.search(r"invalid choice: '([^']*)'", message)
         if command:
-            near = difflib.get_close_matches(command[1], COMMANDS, n=1)
-            end = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(COMMANDS)}"
+            there = ACTIONS if self.prog.endswith(" course") else COMMANDS
+            near = difflib.get_close_matches(command[1], there, n=1)
+            end = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(there)}"
             raise Refusal(f"there is no command {command[1]!r}{end}")
         raise Refusal(f"{message} (see {self.prog} --help)")
 
@@ -122,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = given.command(given)
         sys.stdout.flush()
         return code
-    except Refusal as refusal:
+    except (Refusal, CourseError) as refusal:
         print(f"stepsize: {refusal}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -194,6 +216,27 @@ def _parser() -> Parser:
     claims.add_argument("--workers", metavar="N", default="auto", help="processes (default: one a core if it pays)")
     claims.add_argument("--quick", action="store_true", help="with the page's budget, seconds each; no record")
     claims.set_defaults(command=_claims)
+
+    report = commands.add_parser(
+        "report",
+        help="answer a question with a page: figures, table, method, versions",
+        description="Run the report NAME and write it as HTML, PDF or notebook.",
+        epilog=REPORT_EXAMPLES,
+        add_help=False,
+    )
+    report.add_argument("name", metavar="NAME", nargs="?", help="such as compare; `stepsize list reports` names them")
+    report.add_argument("-h", "--help", action="store_true", help="show this, or with NAME that report's parameters")
+    report.add_argument("-p", metavar="K=V", action="append", default=[], help="a parameter; may be given again")
+    report.add_argument("-o", "--output", metavar="FILE", help="ends in .html, .pdf or .ipynb; with --grid a folder")
+    report.add_argument("--store", metavar="FILE", help="keep the runs here (default: beside the output)")
+    report.add_argument("--timeout", metavar="SECONDS", help="how long a report may take (default: no limit)")
+    many = report.add_argument_group("many reports")
+    many.add_argument("--grid", metavar="K=V,…", nargs="+", help="every combination; a list is a value in brackets")
+    many.add_argument("--format", default="html", help="of a grid's files: html, pdf or ipynb (default html)")
+    many.add_argument("--jobs", metavar="N", help="how many at once (default: one a core)")
+    report.set_defaults(command=_report, show_help=report.print_help)
+
+    add_course(commands)
 
     export = commands.add_parser(
         "export",
@@ -286,17 +329,11 @@ def _list_tasks() -> None:
 
 
 def _list_reports() -> None:
-    folder = Path(__file__).parents[2] / "book" / "reports"
-    reports = sorted(folder.glob("*.ipynb"))
-    if not reports:
-        raise Refusal(f"there are no reports in {folder}: they come with the repository, not with the package")
-    for path in reports:
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        title = "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
-        settings = [c["source"] for c in cells if "parameters" in c["metadata"].get("tags", [])]
-        print(f"{path.stem}\n    {title}")
-        for line in "".join(settings[0]).splitlines() if settings else []:
-            print(f"    {line}")
+    from .report import run
+
+    with _input():
+        for report in run.reports().values():
+            _print_report(report)
 
 
 def _list_claims() -> None:
@@ -398,6 +435,66 @@ def _claims(given: argparse.Namespace) -> int:
         if not given.quick:
             print(f"  written: {claims.keep(result, where)}")
     return 0
+
+
+def _report(given: argparse.Namespace) -> int:
+    from .report import run
+
+    if given.help and given.name is None:
+        given.show_help()
+        return 0
+    if given.name is None:
+        raise Refusal("the following arguments are required: NAME (see stepsize report --help)")
+    with _input():
+        report = run.find(given.name)
+        if given.help:
+            _print_report(report)
+            return 0
+        if given.output is None:
+            raise Refusal("the following arguments are required: -o/--output (see stepsize report --help)")
+        texts = _parameters(given.p)
+        if given.store is not None:
+            if "store" not in report.parameters:
+                raise Refusal(f"{report.name} trains nothing that a store could keep")
+            texts["store"] = given.store
+        timeout = None if given.timeout is None else _seconds("timeout", given.timeout)
+        if timeout is not None and timeout <= 0:
+            raise Refusal(f"timeout must be above 0 seconds, got {given.timeout}")
+        try:
+            if given.grid is None:
+                run.write(given.name, texts, given.output, timeout, _say)
+                return 0
+            jobs = None if given.jobs is None else _whole("jobs", given.jobs)
+            where = given.output, given.format, jobs, timeout
+            failed = run.write_grid(given.name, texts, given.grid, *where, _say)
+        except run.Failed as error:
+            print(f"stepsize: {error}", file=sys.stderr)
+            return 1
+    if failed:
+        print(f"stepsize: {len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _parameters(words: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise Refusal(f"a parameter is given as NAME=VALUE, such as seeds=3, got {word!r}")
+        if name in found:
+            raise Refusal(f"the parameter {name!r} is given twice")
+        found[name] = value
+    return found
+
+
+def _print_report(report: Report) -> None:
+    print(f"{report.name}\n    {report.question}")
+    for parameter in report.parameters.values():
+        print(f"    {parameter}")
 
 
 def _bench(given: argparse.Namespace) -> int:
@@ -671,8 +768,10 @@ CHECKS: list[tuple[str, Callable[[], str], bool]] = [
         _packages("pip install 'stepsize[tasks]'", "babel", "gymnasium", "jiwer", "num2words", "sacrebleu"),
         False,
     ),
+    ("report", _packages("pip install 'stepsize[report]'", "ipykernel", "nbconvert", "papermill"), False),
     ("cluster", _packages("pip install 'stepsize[cluster]'", "distributed"), False),
     ("export", _packages("pip install 'stepsize[export]'", "mlflow", "tensorboard"), False),
+    ("classroom", _packages("pip install 'stepsize[classroom]'", "nbgrader"), False),
     ("bubblewrap", _program(["bwrap"], "needed only to grade safely: apt install bubblewrap"), False),
 ]
 

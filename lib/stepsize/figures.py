@@ -135,7 +135,10 @@ def _figure(title: str | None = None) -> tuple[Figure, Axes]:
 
 
 def _legend(figure: Figure, count: int) -> None:
-    figure.legend(loc="outside upper center", ncols=min(count, 4))
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    # A line holds about 66 letters; each label has a piece of its line beside it.
+    fitting = 66 // (5 + max(map(len, labels), default=0))
+    figure.legend(loc="outside upper center", ncols=max(1, min(count, 4, fitting)))
 
 
 def _band(ax: Axes, x: Any, estimates: Sequence[Any], label: str, style: Look, marked: bool) -> None:

@@ -104,12 +104,12 @@ def is_rule(name: str) -> bool:
     return base in RULES
 
 
-def optimizer(name: str, leaves: list[torch.Tensor], hyper: Settings) -> Optimizer:
-    """The optimizer of that name, run by the plain engine."""
+def optimizer(name: str, leaves: list[torch.Tensor], hyper: Settings, engine: str = "loop") -> Optimizer:
+    """The optimizer of that name; a rule's is run by ``engine``."""
     base, _, variant = name.partition(":")
     options = {"variant": variant} if variant else {}
     if base in RULES:
-        options["engine"] = "loop"
+        options["engine"] = engine
     make: Callable[..., Optimizer] = optim.OPTIMIZERS[base]
     return make(leaves, **hyper, **options)
 

@@ -92,10 +92,18 @@ def grid_edge(values: Values, best: float) -> bool:
     return best in (tried[0], tried[-1])
 
 
-def basin_width(frame: Any, metric: str, within: float = 0.10, over: str = "lr", larger: bool = False) -> float:
+def basin_width(
+    frame: Any,
+    metric: str,
+    within: float = 0.10,
+    over: str = "lr",
+    larger: bool = False,
+    limit: float | None = None,
+) -> float:
     """How many decades of ``over`` are good: their ``metric`` is at most ``(1 + within)`` times the best mean.
 
-    With ``larger``, larger is better, and they are at least ``(1 - within)`` times the best.
+    With ``larger``, larger is better, and they are at least ``(1 - within)`` times the best. ``limit``, where given,
+    is the value itself that counts as good; where none is, the width is 0.
 
     ``frame`` is a data frame with a row per run. The metric is averaged over seeds at each rate and taken
     to be a straight line in log10 of the rate between neighbours; nothing is assumed beyond the grid, so a
@@ -107,7 +115,9 @@ def basin_width(frame: Any, metric: str, within: float = 0.10, over: str = "lr",
     if not np.isfinite(y).any():
         return math.nan
     best = int(np.nanargmin(y))
-    limit = y[best] + within * abs(y[best])
+    limit = y[best] + within * abs(y[best]) if limit is None else limit * (-1 if larger else 1)
+    if y[best] > limit:
+        return 0.0
 
     def reach(step: int) -> float:
         i = best

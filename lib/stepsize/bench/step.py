@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from .. import optim
+from .. import optim, search
 from ..engines import compiled
 
 Shapes = list[tuple[int, ...]]
@@ -97,6 +97,35 @@ def namesake(name: str, model: str, seconds: float) -> dict[str, float]:
             makers[f"torch {way}"] = partial(theirs, **given, **{way: True})
     makers["torch one by one"] = partial(theirs, **given, foreach=False)
     return _medians(makers, MODELS[model](), seconds)
+
+
+def beside(names: Sequence[str], model: str, seconds: float) -> dict[str, dict[str, float]]:
+    """For each optimizer of ours and for torch's fused AdamW, by name: ``seconds`` of a step, ``bytes`` of state.
+
+    A step's time is the median of many, in turns with the others'; ``seconds`` is how long that goes on. ``names`` are
+    as in a sweep, also of variants; each has its defaults.
+    """
+    made: dict[str, Optimizer] = {}
+
+    def keep(name: str, make: Callable[..., Optimizer]) -> Callable[..., Optimizer]:
+        return lambda params: made.setdefault(name, make(params))
+
+    makers: dict[str, Callable[..., Optimizer]] = {MEASURE: partial(torch.optim.AdamW, fused=True)}
+    makers |= {name: partial(search.optimizer, name, hyper=search.defaults(name), engine="auto") for name in names}
+    medians = _medians({name: keep(name, make) for name, make in makers.items()}, MODELS[model](), seconds)
+    return {name: {"seconds": medians[name], "bytes": float(state_bytes(made[name]))} for name in makers}
+
+
+def state_bytes(optimizer: Optimizer) -> int:
+    """The bytes of an optimizer's state, its count of steps apart."""
+    values = [value for state in optimizer.state.values() for name, value in state.items() if name != "step"]
+    return sum(value.numel() * value.element_size() for value in values if isinstance(value, torch.Tensor))
+
+
+def namesake_of(name: str) -> str | None:
+    """Under which of ``NAMESAKES`` the rule of that name is measured beside torch's own, if torch has one."""
+    known = {"sgdm": "SGD with momentum"}.get(name, optim.OPTIMIZERS[name.partition(":")[0]].__name__)
+    return known if known in NAMESAKES and ":" not in name else None
 
 
 def first(model: str) -> float:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .. import own_rule
 from ..engines.pace import Pace, measure, run_steps
 from ..engines.sweep import chunk_size, one_thread
 from ..rules import find
@@ -115,7 +116,8 @@ class Processes:
         _ticks = _ticks or get_context().Queue()
         # A process starts with these: one that took all cores at its start would slow the others down.
         env = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        pool = get_reusable_executor(self.workers, timeout=IDLE, env=env, initializer=_begin, initargs=(_ticks,))
+        own = own_rule.files()
+        pool = get_reusable_executor(self.workers, timeout=IDLE, env=env, initializer=_begin, initargs=(_ticks, own))
         path = store.path if store.on_disk else None
         futures = {pool.submit(_train_in_process, list(chunk), path, checkpoint) for chunk in chunks}
         try:
@@ -141,10 +143,11 @@ class Processes:
 _ticks: Any = None
 
 
-def _begin(ticks: Any) -> None:
-    """At the start of a process: it leaves Ctrl-C to its parent, and ends with it."""
+def _begin(ticks: Any, rule_files: Sequence[tuple[str, str]]) -> None:
+    """At the start of a process: it leaves Ctrl-C to its parent, ends with it, and knows the reader's own rules."""
     global _ticks
     _ticks = ticks
+    own_rule.load_all(rule_files)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
