@@ -149,7 +149,7 @@ def _told(output: str) -> Iterator[None]:
 def _run(
     report: Report, values: Mapping[str, Any], part: Path, talk: dict[str, str], timeout: float | None, say: Say
 ) -> Any:
-    """The notebook, run cell by cell; after each, ``part`` holds what is done. ``talk`` says how to reach its process."""
+    """The notebook, run cell by cell; after each, ``part`` holds what is done. ``talk``: how to reach its process."""
     import papermill
     from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError
@@ -170,7 +170,10 @@ def _run(
         place[0] = f"in cell {number} of {len(titles)} ({title})"
         say(f"[{number}/{len(titles)}] {time.monotonic() - began:4.0f} s  {title}")
 
-    kept = f"the notebook up to there is {part}"
+    def kept() -> str:
+        return f"; the notebook up to there is {part}" if part.exists() else ""
+
+    part.unlink(missing_ok=True)
     try:
         return papermill.execute_notebook(
             report.path,
@@ -186,15 +189,15 @@ def _run(
             shutdown_kernel="immediate",
         )
     except PapermillExecutionError as error:
-        raise Failed(f"{report.name} failed {place[0]}: {error.ename}: {error.evalue}; {kept}") from None
+        raise Failed(f"{report.name} failed {place[0]}: {error.ename}: {error.evalue}{kept()}") from None
     except CellTimeoutError:
         again = "finished runs are kept: the same command with more time goes on from there"
-        raise Failed(f"{report.name} was stopped {place[0]} after its {timeout:g} s; {again}; {kept}") from None
+        raise Failed(f"{report.name} was stopped {place[0]} after its {timeout:g} s; {again}{kept()}") from None
     except RuntimeError as error:
         if "Kernel" not in str(error):
             raise
         raise Failed(
-            f"{report.name} lost its process {place[0]}, perhaps for want of memory ({error}); {kept}"
+            f"{report.name} lost its process {place[0]}, perhaps for want of memory ({error}){kept()}"
         ) from None
 
 
