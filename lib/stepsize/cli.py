@@ -438,7 +438,7 @@ def _claims(given: argparse.Namespace) -> int:
 
 
 def _report(given: argparse.Namespace) -> int:
-    from .report import run
+    from .report import parameters, run
 
     if given.help and given.name is None:
         given.show_help()
@@ -450,9 +450,11 @@ def _report(given: argparse.Namespace) -> int:
         if given.help:
             _print_report(report)
             return 0
+        texts = _parameters(given.p)
+        # A wrong parameter is told first: it is what the reader was thinking about.
+        parameters.checked(report.parameters, texts)
         if given.output is None:
             raise Refusal("the following arguments are required: -o/--output (see stepsize report --help)")
-        texts = _parameters(given.p)
         if given.store is not None:
             if "store" not in report.parameters:
                 raise Refusal(f"{report.name} trains nothing that a store could keep")
