@@ -172,6 +172,7 @@ export function mount(key, RULES, SURFACES) {
     landscape();
     changed();
   });
+  surfaces.parentElement.style.flexBasis = "100%";
   const starts = ["x", "y"].map((axis, i) =>
     slide(where, `start ${axis}`, 0, 200, 1, () => state.start[i].toFixed(2), (value) => {
       const [low, high] = told.surfaces[state.landscape][axis];
@@ -232,7 +233,7 @@ export function mount(key, RULES, SURFACES) {
     });
     let at = 50;
     const moment = slide(controls, "at step", 0, 100, 5, (value) => String((value * LENGTH) / 100), (value) => ((at = value), showPlan()));
-    const height = slide(controls, "rate there", 0, 1, 0.01, (value) => `${value.toFixed(2)} of the full`, (value) => bend(at, value));
+    const height = slide(controls, "rate there", 0, 1, 0.01, (value) => value.toFixed(2), (value) => bend(at, value));
     // A tent: the line is drawn to the value here, and left as it is ten steps away.
     const bend = (middle, value) => {
       for (let i = Math.max(0, middle - 9); i <= Math.min(100, middle + 9); i++) {
