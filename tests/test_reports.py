@@ -48,6 +48,13 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed.err.removeprefix("stepsize: ").rstrip("\n")
 
 
+@pytest.fixture(autouse=True)
+def rules_are_as_before() -> Iterator[None]:
+    """A rule from a file stays in the process that loaded it; here the next tests run in the same one."""
+    yield
+    own_rule.forget()
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)

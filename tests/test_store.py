@@ -172,7 +172,7 @@ COMMAND = """
 import sys, stepsize.engines.sweep as engine
 from stepsize.cli import main
 engine.RUNS = 2
-sys.exit(main(["sweep", "digits-mlp", "-o", "sgd", "-o", "nag", "--lr", "1e-2:1:3", "--seeds", "3", "--steps", "900",
+sys.exit(main(["sweep", "digits-mlp", "-o", "sgd", "-o", "nag", "--lr", "1e-2:1:3", "--seeds", "3", "--steps", "2000",
                "--store", sys.argv[1]]))
 """
 

@@ -440,7 +440,7 @@ class TestPackage:
         assert store.open is stepsize.store.open
 
     def test_unknown_name_lists_what_there_is(self):
-        with pytest.raises(AttributeError, match="stepsize has no 'sweeps'; it has claims"):
+        with pytest.raises(AttributeError, match="stepsize has no 'sweeps'; it has check, claims"):
             stepsize.sweeps  # noqa: B018
 
     def test_importing_stepsize_imports_nothing_else(self):

@@ -102,9 +102,14 @@ def gradients(steps: int, *shape: int, seed: int = 0) -> Tensor:
     return g
 
 
-@functools.cache
 def layers(steps: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     """Three tensors with gradients: a matrix, a vector whose first gradient is zero, and one that starts at zero."""
+    # Copies: a rule that changes its inputs must not spoil them for the next law.
+    return [(p.clone(), gs.clone()) for p, gs in _layers(steps, seed)]
+
+
+@functools.cache
+def _layers(steps: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     found = []
     for n, shape in enumerate([(3, 4), (5,), (2,)]):
         p = torch.randn(shape, dtype=F64, generator=torch.Generator().manual_seed(100 * seed + n))

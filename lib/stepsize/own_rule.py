@@ -96,6 +96,14 @@ def files() -> tuple[tuple[str, str], ...]:
     return tuple((file, text) for file, (text, _) in _loaded.items())
 
 
+def forget() -> None:
+    """Take all rules from files out of this process."""
+    for _, name in _loaded.values():
+        RULES.pop(name, None)
+    _loaded.clear()
+    fingerprint.optimizer_hash.cache_clear()
+
+
 def load_all(loaded: Sequence[tuple[str, str]]) -> None:
     """Load what :func:`files` gave in the process that this one works for."""
     for file, text in loaded:
