@@ -31,6 +31,8 @@ def finish(app: Sphinx, page: str, template: str, context: dict[str, Any], doctr
     body = PICTURE.sub(lambda found: _sized(found, app, folder), context["body"])
     if not page.endswith("glossary"):
         body = TERM.sub(_with_words, body)
+    # The older role is given up, and a list must hold items.
+    body = body.replace('role="doc-biblioentry"', 'role="listitem"')
     context["body"] = body + _citation(context["title"], page, app.config.html_baseurl)
 
 
