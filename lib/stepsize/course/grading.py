@@ -152,31 +152,12 @@ def _save(
     stamp = course.at("submitted", student, one.name, "timestamp.txt")
     if stamp.is_file() and not stamp.is_symlink() and stamp.stat().st_size < 100:
         write(folder / "timestamp.txt", stamp.read_text("utf-8", "replace"))
-    preprocessors = [
-        f"nbgrader.preprocessors.{kind}" for kind in ("OverwriteKernelspec", "OverwriteCells", "CheckCellMetadata")
-    ]
     try:
-        course.convert(
-            "Autograde",
-            one.name,
-            safe(student),
-            sanitize_preprocessors=preprocessors,
-            autograde_preprocessors=[
-                f"nbgrader.preprocessors.{kind}" for kind in ("SaveAutoGrades", "AssignLatePenalties")
-            ],
-        )
+        _mark(course, one, student)
     except CourseError:
         (folder / "timestamp.txt").unlink(missing_ok=True)
         assembled.notes.append("its timestamp.txt could not be read")
-        course.convert(
-            "Autograde",
-            one.name,
-            safe(student),
-            sanitize_preprocessors=preprocessors,
-            autograde_preprocessors=[
-                f"nbgrader.preprocessors.{kind}" for kind in ("SaveAutoGrades", "AssignLatePenalties")
-            ],
-        )
+        _mark(course, one, student)
     said = {cell.name: outcome for cell, outcome in zip(assembled.cells, outcomes, strict=True)}
     tasks = [Mark(**vars(task)) for task in one.tasks]
     for task in tasks:
@@ -194,6 +175,18 @@ def _save(
     record.sentence = _summed_up(record, fatal)
     write(record_path(course, student, one.name), json.dumps(asdict(record), indent=1, ensure_ascii=False))
     return record
+
+
+def _mark(course: Course, one: ExerciseSet, student: str) -> None:
+    """nbgrader's autograde, without its running of cells: they have been run."""
+    first, then = (
+        [f"nbgrader.preprocessors.{kind}" for kind in kinds]
+        for kinds in (
+            ("OverwriteKernelspec", "OverwriteCells", "CheckCellMetadata"),
+            ("SaveAutoGrades", "AssignLatePenalties"),
+        )
+    )
+    course.convert("Autograde", one.name, safe(student), sanitize_preprocessors=first, autograde_preprocessors=then)
 
 
 def _unusual(word: str, cell: Cell, one: ExerciseSet) -> bool:
